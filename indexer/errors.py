@@ -1,0 +1,148 @@
+"""What can go wrong, grouped by what the caller can do about it.
+
+::
+
+    ParcelleError
+    ├── NotFoundError            ask for something that exists (also a KeyError)
+    ├── InvalidInputError        correct the request (also a ValueError)
+    ├── ImageryError             this image cannot be used; go on with the others
+    ├── ParcelsError             this parcel, or parcels file, cannot be used
+    ├── WeightsError             obtain or name the right weight file
+    ├── GenerationMismatchError  the question belongs to another embedding space
+    ├── ConflictError            somebody else is writing; try again later
+    └── StorageError             the database or the index files need an operator
+
+Every error carries a ``kind``: a short stable word that programs may rely on. Kinds are only
+ever added. The message names the thing, what was found, and what to do.
+"""
+
+from typing import ClassVar
+
+
+class ParcelleError(Exception):
+    """Base of all errors that Parcelle raises on purpose.
+
+    Args:
+        message: One or two sentences: the thing, what was found, what to do.
+        kind: One of the class's ``KINDS``.
+    """
+
+    KINDS: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, message: str, *, kind: str) -> None:
+        if kind not in self.KINDS:
+            raise TypeError(f"{type(self).__name__} has no kind {kind!r}")
+        super().__init__(message)
+        self.message = message
+        self.kind = kind
+
+    def __str__(self) -> str:
+        # KeyError would print the repr of its argument.
+        return self.message
+
+
+class NotFoundError(ParcelleError, KeyError):
+    """The thing that was asked for does not exist."""
+
+    KINDS = frozenset(
+        {
+            "collection-not-found",
+            "file-not-found",
+            "generation-not-found",
+            "parcel-not-found",
+            "parcel-not-embedded",
+            "state-not-found",
+        }
+    )
+
+
+class InvalidInputError(ParcelleError, ValueError):
+    """The request itself is wrong; correct it and ask again."""
+
+    KINDS = frozenset(
+        {
+            "ambiguous-parcel",
+            "invalid-bands",
+            "invalid-baseline",
+            "invalid-bbox",
+            "invalid-collection",
+            "invalid-datetime",
+            "invalid-dimensions",
+            "invalid-filter",
+            "invalid-k",
+            "invalid-option",
+            "invalid-vector",
+            "no-imagery",
+            "unknown-encoder",
+            "unsafe-host",
+        }
+    )
+
+
+class ImageryError(ParcelleError):
+    """One image cannot be read or used. A batch skips it and goes on."""
+
+    KINDS = frozenset(
+        {
+            "band-count",
+            "bands-unknown",
+            "duplicate-id",
+            "grids-differ",
+            "missing-band",
+            "no-crs",
+            "no-valid-pixels",
+            "too-large",
+            "unreadable",
+        }
+    )
+
+
+class ParcelsError(ParcelleError):
+    """A parcel, or a whole parcels file, cannot be used."""
+
+    KINDS = frozenset(
+        {
+            "columns-missing",
+            "crs-missing",
+            "duplicate-id",
+            "geometry-empty",
+            "geometry-invalid",
+            "geometry-type",
+            "id-missing",
+            "outside-imagery",
+            "unreadable",
+        }
+    )
+
+
+class WeightsError(ParcelleError):
+    """The encoder's weights are missing, damaged, or belong to another network."""
+
+    KINDS = frozenset({"weights-corrupt", "weights-mismatch", "weights-not-found"})
+
+
+class GenerationMismatchError(ParcelleError):
+    """Vectors of two embedding spaces were about to meet."""
+
+    KINDS = frozenset({"space-mismatch"})
+
+
+class ConflictError(ParcelleError):
+    """Another process holds what this one needs."""
+
+    KINDS = frozenset({"reindex-running"})
+
+
+class StorageError(ParcelleError):
+    """The database or a generation's files cannot be used as they are."""
+
+    KINDS = frozenset(
+        {
+            "database-unreachable",
+            "database-empty",
+            "generation-corrupt",
+            "schema-newer",
+            "schema-outdated",
+            "write-failed",
+        }
+    )

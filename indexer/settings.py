@@ -1,0 +1,44 @@
+"""Where data, weights and database live. Built once at the edge and passed in."""
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of the lower floors, from ``PARCELLE_*`` environment variables or arguments."""
+
+    model_config = SettingsConfigDict(env_prefix="PARCELLE_", extra="ignore")
+
+    data_dir: Path = Path("parcelle-data")
+    """Folder of the SQLite database, the generations and cached weights."""
+
+    database_url: str = ""
+    """SQLAlchemy URL; empty means ``sqlite:///<data_dir>/parcelle.db``."""
+
+    croma_weights: str = "pretrained"
+    """``pretrained``, the path of a weight file, or ``untrained``."""
+
+    log_level: str = Field(default="WARNING")
+    """Name of a level of Python's logging."""
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        level = value.upper()
+        if level not in {"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}:
+            raise ValueError(
+                f"PARCELLE_LOG_LEVEL is {value!r}; use DEBUG, INFO, WARNING, ERROR or CRITICAL"
+            )
+        return level
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL with its default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'parcelle.db'}"
+
+    @property
+    def generations_dir(self) -> Path:
+        """Folder that holds one folder per published generation."""
+        return self.data_dir / "generations"
