@@ -1,0 +1,1 @@
+"""Top floor: the same questions over HTTP and the command line."""

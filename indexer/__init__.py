@@ -1,0 +1,1 @@
+"""Ground floor: from satellite pixels to a published, searchable generation."""

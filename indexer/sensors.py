@@ -104,7 +104,8 @@ def parse_bands(text: str) -> tuple[str, ...]:
         if name is None:
             raise InvalidInputError(
                 f"--bands {text}: {word.strip()!r} is neither a profile ({', '.join(PROFILES)}) "
-                f"nor a Sentinel-2 band ({', '.join(SENTINEL2_BANDS)}, {SCL}; '-' passes a layer over).",
+                f"nor a Sentinel-2 band ({', '.join(SENTINEL2_BANDS)}, {SCL}; '-' passes a "
+                "layer over).",
                 kind="invalid-bands",
             )
         names.append(name)
@@ -112,7 +113,7 @@ def parse_bands(text: str) -> tuple[str, ...]:
     repeated = sorted({name for name in named if named.count(name) > 1})
     if repeated:
         raise InvalidInputError(
-            f"--bands {text}: {', '.join(repeated)} stands there more than once; name each band once.",
+            f"--bands {text}: {', '.join(repeated)} is named more than once; name each band once.",
             kind="invalid-bands",
         )
     return tuple(names)

@@ -1,0 +1,1 @@
+"""Middle floor: questions about parcels, answered from the published generations."""

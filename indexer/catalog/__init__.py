@@ -1,0 +1,1 @@
+"""The SQL catalog: tables, connection, statements."""

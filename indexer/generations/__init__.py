@@ -1,0 +1,1 @@
+"""Published builds of the vector index."""

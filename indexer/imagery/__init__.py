@@ -1,0 +1,1 @@
+"""Images on disk to chips of masked reflectance."""

@@ -9,8 +9,6 @@ import numpy.typing as npt
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.transform import array_bounds
-from rasterio.windows import Window
-from rasterio.windows import transform as window_transform
 from shapely import Polygon, box
 
 from indexer.errors import ImageryError
@@ -74,7 +72,7 @@ class Chip:
     @cached_property
     def data_mask(self) -> BoolArray:
         """Shape ``(y, x)``; True where every band has data, whatever the sky."""
-        return np.isfinite(self.reflectance).all(axis=0)
+        return np.asarray(np.isfinite(self.reflectance).all(axis=0))
 
     @cached_property
     def cloud_mask(self) -> BoolArray | None:
@@ -88,12 +86,13 @@ class Chip:
             ImageryError: If the chip has no such band (``missing-band``).
         """
         try:
-            return self.reflectance[self.bands.index(name)]
+            values: FloatArray = self.reflectance[self.bands.index(name)]
         except ValueError:
             raise ImageryError(
                 f"{self.source}: band {name} is missing; it has {', '.join(self.bands)}.",
                 kind="missing-band",
             ) from None
+        return values
 
     def stack(self, names: tuple[str, ...]) -> FloatArray:
         """Reflectance of the named bands in the named order, shape ``(len(names), y, x)``.
@@ -111,5 +110,5 @@ class Chip:
             reflectance=self.reflectance[:, rows, columns],
             valid_mask=self.valid_mask[rows, columns],
             scl=None if self.scl is None else self.scl[rows, columns],
-            transform=window_transform(Window(column, row, width, height), self.transform),
+            transform=self.transform @ Affine.translation(column, row),
         )

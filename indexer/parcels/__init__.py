@@ -1,0 +1,1 @@
+"""Parcels on disk, and the share of each pixel that they cover."""

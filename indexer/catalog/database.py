@@ -1,0 +1,132 @@
+"""Engine, migrations, and the question whether the schema is current."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from indexer.errors import StorageError
+from indexer.settings import Settings
+
+SchemaStatus = Literal["empty", "current", "outdated", "newer"]
+
+_BUSY_TIMEOUT_MS = 30_000
+
+
+def connect(settings: Settings) -> Engine:
+    """Open the database that the settings name; creates the folder of a SQLite file.
+
+    Raises:
+        StorageError: If the URL is unusable or nobody answers (``database-unreachable``).
+    """
+    try:
+        url = make_url(settings.resolved_database_url)
+    except ArgumentError as error:
+        raise StorageError(
+            "PARCELLE_DATABASE_URL is not a SQLAlchemy URL; write it as "
+            "sqlite:////path/parcelle.db or postgresql+psycopg://user@host/database.",
+            kind="database-unreachable",
+        ) from error
+    if url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        engine = create_engine(url, pool_pre_ping=True)
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _configure_sqlite)
+        with engine.connect():
+            pass
+    except (OperationalError, ModuleNotFoundError) as error:
+        detail = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StorageError(
+            f"The database {url.render_as_string(hide_password=True)} cannot be opened ({detail}); "
+            "check PARCELLE_DATABASE_URL and that the server runs.",
+            kind="database-unreachable",
+        ) from error
+    return engine
+
+
+def database_exists(settings: Settings) -> bool:
+    """Whether there is a database to look into; False only for a SQLite file not made yet."""
+    url = make_url(settings.resolved_database_url)
+    return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
+
+
+def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    # Readers go on while a batch is committed; a commit is on disk when it returns.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    cursor.close()
+
+
+def schema_status(engine: Engine) -> SchemaStatus:
+    """How the database's schema relates to this version of Parcelle."""
+    with engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None:
+        return "empty"
+    script = ScriptDirectory.from_config(_alembic_config())
+    if revision == script.get_current_head():
+        return "current"
+    known = {entry.revision for entry in script.walk_revisions()}
+    return "outdated" if revision in known else "newer"
+
+
+def require_current_schema(engine: Engine) -> None:
+    """Refuse a database that this version cannot use.
+
+    Raises:
+        StorageError: ``database-empty``, ``schema-outdated`` or ``schema-newer``.
+    """
+    status = schema_status(engine)
+    if status == "empty":
+        raise StorageError(
+            f"{_shown(engine)} holds no index yet; run parcelle reindex first, or point "
+            "PARCELLE_DATA_DIR or PARCELLE_DATABASE_URL at the right one.",
+            kind="database-empty",
+        )
+    if status == "outdated":
+        raise StorageError(
+            f"{_shown(engine)} has an older schema; run: parcelle db upgrade",
+            kind="schema-outdated",
+        )
+    if status == "newer":
+        raise StorageError(
+            f"{_shown(engine)} was written by a newer Parcelle; update this installation.",
+            kind="schema-newer",
+        )
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema to this version; an empty database gets all tables."""
+    config = _alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def downgrade(engine: Engine, revision: str = "base") -> None:
+    """Take the schema back to an older revision; for tests and emergencies."""
+    config = _alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")))
+    return config
+
+
+def _shown(engine: Engine) -> str:
+    return f"The database {engine.url.render_as_string(hide_password=True)}"

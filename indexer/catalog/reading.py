@@ -1,0 +1,259 @@
+"""Statements that read what the indexer needs of the catalog."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Select, and_, func, select
+
+from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Generation, Observation
+from indexer.catalog.tables import Parcel as ParcelRow
+from indexer.catalog.writing import Known
+from indexer.errors import NotFoundError
+from indexer.projection import Projection
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SpaceRecord:
+    """One row of the table of embedding spaces."""
+
+    id: int
+    digest: str | None
+    recipe: dict[str, Any]
+    projection: Projection | None
+    weights_path: str | None
+    current_generation_id: int | None
+
+
+def find_space(
+    connection: Connection, recipe_digest: str, collection_id: int | None, *, new: bool
+) -> SpaceRecord | None:
+    """The space in which a run goes on.
+
+    A space whose projection is open belongs to a run that has not ended, and is resumed. Then
+    comes the collection's own space, then the latest of the recipe, which collections share.
+
+    Args:
+        connection: Open connection.
+        recipe_digest: Digest of the run's recipe.
+        collection_id: The collection that is reindexed; None if it is new.
+        new: Consider only a space that is still open.
+    """
+    own = select(Collection.space_id).where(Collection.id == collection_id).scalar_subquery()
+    statement = (
+        select(EmbeddingSpace.id)
+        .where(EmbeddingSpace.recipe_digest == recipe_digest)
+        .order_by(
+            EmbeddingSpace.digest.is_(None).desc(),
+            (EmbeddingSpace.id == func.coalesce(own, -1)).desc(),
+            EmbeddingSpace.id.desc(),
+        )
+    )
+    if new:
+        statement = statement.where(EmbeddingSpace.digest.is_(None))
+    found = connection.scalars(statement.limit(1)).first()
+    return None if found is None else get_space(connection, found)
+
+
+def get_space(connection: Connection, space_id: int) -> SpaceRecord:
+    """One space with its projection."""
+    row = connection.execute(
+        select(EmbeddingSpace.__table__).where(EmbeddingSpace.id == space_id)
+    ).one()
+    projection = None
+    if row.projection is not None:
+        projection = Projection.from_bytes(
+            row.projection_kind, row.projection, row.recipe["dimensions"]
+        )
+    return SpaceRecord(
+        row.id,
+        row.digest,
+        row.recipe,
+        projection,
+        row.weights_path,
+        row.current_generation_id,
+    )
+
+
+def find_collection(connection: Connection, name: str) -> tuple[int, int | None] | None:
+    """A collection's row and the row of its space, or None."""
+    row = connection.execute(
+        select(Collection.id, Collection.space_id).where(Collection.name == name)
+    ).first()
+    return None if row is None else (row.id, row.space_id)
+
+
+def collection_space(connection: Connection, name: str) -> SpaceRecord | None:
+    """The space that a collection is searched in; None if it has none yet."""
+    found = find_collection(connection, name)
+    return None if found is None or found[1] is None else get_space(connection, found[1])
+
+
+def collection_names(connection: Connection) -> list[str]:
+    """All collections, in alphabetical order."""
+    return list(connection.scalars(select(Collection.name).order_by(Collection.name)))
+
+
+def known_observations(
+    connection: Connection,
+    collection_id: int,
+    space_id: int | None,
+    scene: str,
+    parcel_ids: Sequence[str],
+) -> dict[str, Known]:
+    """What is already stored of some parcels in one scene, by parcel id."""
+    current = and_(
+        Embedding.observation_id == Observation.id,
+        Embedding.space_id == space_id,
+        Embedding.superseded.is_(False),
+    )
+    rows = connection.execute(
+        select(
+            ParcelRow.parcel_id,
+            Observation.id,
+            Observation.fingerprint,
+            Embedding.fingerprint.label("embedded"),
+            Embedding.id.label("embedding_id"),
+        )
+        .join(Observation, Observation.parcel_id == ParcelRow.id)
+        .outerjoin(Embedding, current)
+        .where(
+            ParcelRow.collection_id == collection_id,
+            ParcelRow.parcel_id.in_(parcel_ids),
+            Observation.scene == scene,
+        )
+    )
+    return {
+        row.parcel_id: Known(row.id, row.fingerprint, row.embedded, row.embedding_id)
+        for row in rows
+    }
+
+
+def count_collection(connection: Connection, collection_id: int) -> tuple[int, int]:
+    """Parcels and observations of a collection."""
+    parcels = select(func.count()).where(ParcelRow.collection_id == collection_id)
+    observations = (
+        select(func.count())
+        .select_from(Observation)
+        .join(ParcelRow)
+        .where(ParcelRow.collection_id == collection_id)
+    )
+    return connection.scalars(parcels).one(), connection.scalars(observations).one()
+
+
+def count_kept_embeddings(connection: Connection, space_id: int) -> int:
+    """Rows of a space whose embedding is kept at full length."""
+    return connection.scalars(
+        select(func.count()).where(Embedding.space_id == space_id, Embedding.embedding.is_not(None))
+    ).one()
+
+
+def kept_embeddings(connection: Connection, space_id: int) -> tuple[IntArray, FloatArray]:
+    """The rows that a projection is fitted and measured on.
+
+    Returns:
+        Ids, shape ``(n,)``, and embeddings, shape ``(n, d)``, in order of id.
+    """
+    return _arrays(
+        connection,
+        select(Embedding.id, Embedding.embedding)
+        .where(Embedding.space_id == space_id, Embedding.embedding.is_not(None))
+        .order_by(Embedding.id),
+    )
+
+
+def rows_without_vector(connection: Connection, space_id: int) -> tuple[IntArray, FloatArray]:
+    """Ids and embeddings of the rows that wait for their space's projection."""
+    return _arrays(
+        connection,
+        select(Embedding.id, Embedding.embedding)
+        .where(Embedding.space_id == space_id, Embedding.vector.is_(None))
+        .order_by(Embedding.id),
+    )
+
+
+def current_vectors(connection: Connection, space_id: int) -> tuple[IntArray, FloatArray]:
+    """Everything that the next generation of a space must hold.
+
+    Returns:
+        Ids, shape ``(n,)``, and unit vectors, shape ``(n, 512)``, in order of id.
+    """
+    return _arrays(
+        connection,
+        select(Embedding.id, Embedding.vector)
+        .where(
+            Embedding.space_id == space_id,
+            Embedding.vector.is_not(None),
+            Embedding.superseded.is_(False),
+        )
+        .order_by(Embedding.id),
+    )
+
+
+def current_extent(connection: Connection, space_id: int) -> tuple[int, int]:
+    """Number of current vectors of a space and their largest id: both change with any change."""
+    row = connection.execute(
+        select(func.count(), func.coalesce(func.max(Embedding.id), 0)).where(
+            Embedding.space_id == space_id,
+            Embedding.vector.is_not(None),
+            Embedding.superseded.is_(False),
+        )
+    ).one()
+    return row[0], row[1]
+
+
+def get_generation(connection: Connection, generation_id: int) -> dict[str, Any]:
+    """A generation's manifest.
+
+    Raises:
+        NotFoundError: If there is none of that number (``generation-not-found``).
+    """
+    manifest = connection.scalar(select(Generation.manifest).where(Generation.id == generation_id))
+    if manifest is None:
+        raise NotFoundError(
+            f"Generation {generation_id} does not exist; parcelle generations list shows those "
+            "that do.",
+            kind="generation-not-found",
+        )
+    return dict(manifest)
+
+
+def list_generations(connection: Connection) -> list[dict[str, Any]]:
+    """All generations, latest first, each with whether it is the one that answers."""
+    rows = connection.execute(
+        select(Generation.manifest, Generation.published_at, EmbeddingSpace.current_generation_id)
+        .join(EmbeddingSpace, EmbeddingSpace.id == Generation.space_id)
+        .order_by(Generation.id.desc())
+    )
+    return [
+        {
+            **row.manifest,
+            "published_at": row.published_at.isoformat(),
+            "current": row.manifest["generation"] == row.current_generation_id,
+        }
+        for row in rows
+    ]
+
+
+def next_generation_id(connection: Connection) -> int:
+    """The number after the last generation's; asked for under the lock of a reindex."""
+    return connection.scalars(select(func.coalesce(func.max(Generation.id), 0))).one() + 1
+
+
+def _arrays(
+    connection: Connection, statement: Select[int, bytes | None]
+) -> tuple[IntArray, FloatArray]:
+    ids: list[int] = []
+    vectors: list[FloatArray] = []
+    for row_id, content in connection.execute(statement.execution_options(yield_per=10_000)):
+        if content is None:
+            raise TypeError("the statement asks for rows that hold a vector")
+        ids.append(row_id)
+        vectors.append(np.frombuffer(content, dtype="<f4").astype(np.float32))
+    stacked = np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
+    return np.array(ids, dtype=np.int64), stacked

@@ -1,0 +1,198 @@
+"""Which chips a scene is cut into, and which parcels each of them serves.
+
+A chip is what the encoder sees at once: 120 x 120 px. Chips lie on a fixed grid of the scene, so
+that a parcel's vector depends on the scene and the parcel, never on the other parcels of a run.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from pyproj import Transformer
+from rasterio.crs import CRS
+from shapely.geometry.base import BaseGeometry
+
+from indexer.embedding_space import Pooling
+from indexer.errors import ImageryError
+from indexer.imagery.reader import MAX_CHIP_PX, Scene
+from indexer.parcels.coverage import to_crs
+from indexer.parcels.parcel import Parcel, geodesic_area_m2
+
+STRIDE_PX = 60
+"""Distance of neighboring chips: a parcel up to 600 m wide lies whole in one of them."""
+
+_LON_LAT = CRS.from_epsg(4326)
+# Points along each edge when a scene's outline is brought to longitude and latitude.
+_DENSIFY = 21
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parcel in a chip."""
+
+    parcel: Parcel
+    geometry: BaseGeometry | None
+    """The parcel in the scene's reference system; None where the whole chip is the parcel."""
+
+
+@dataclass(frozen=True)
+class ChipPlan:
+    """A window of a scene and the parcels that one forward pass over it serves."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+    targets: tuple[Target, ...]
+
+
+def whole_image(scene: Scene, collection: str) -> ChipPlan:
+    """Take a whole file as one chip and its footprint as the parcel.
+
+    Raises:
+        ImageryError: If the file is far larger than a chip (``too-large``).
+    """
+    height, width = scene.shape
+    if max(height, width) > MAX_CHIP_PX:
+        raise ImageryError(
+            f"{scene.source.path}: {height} x {width} px is a scene, not a chip (at most "
+            f"{MAX_CHIP_PX} px a side); give --parcels so that chips are cut around parcels.",
+            kind="too-large",
+        )
+    footprint = footprint_lon_lat(scene)
+    parcel = Parcel(
+        collection=collection,
+        parcel_id=scene.source.name,
+        geometry=footprint,
+        area_m2=None if footprint is None else geodesic_area_m2(footprint),
+        crop_code=None,
+        crop_name=scene.source.class_name,
+        attributes={},
+    )
+    return ChipPlan(0, 0, height, width, (Target(parcel, None),))
+
+
+def footprint_lon_lat(scene: Scene) -> shapely.Polygon | None:
+    """A scene's outline in longitude and latitude; None without a reference system."""
+    if scene.crs is None:
+        return None
+    height, width = scene.shape
+    along = np.linspace(0.0, 1.0, _DENSIFY)
+    ones, zeros = np.ones(_DENSIFY), np.zeros(_DENSIFY)
+    columns = np.concatenate([along, ones, along[::-1], zeros]) * width
+    rows = np.concatenate([zeros, along, ones, along[::-1]]) * height
+    to_map = scene.transform
+    x = to_map.a * columns + to_map.b * rows + to_map.c
+    y = to_map.d * columns + to_map.e * rows + to_map.f
+    transformer = Transformer.from_crs(scene.crs, _LON_LAT, always_xy=True)
+    outline = shapely.Polygon(np.column_stack(transformer.transform(x, y)))
+    # A rectangle in degrees needs no points between its corners.
+    return shapely.simplify(outline, 1e-7)
+
+
+class ParcelFinder:
+    """Finds the parcels that a scene shows, by a spatial tree over all parcels."""
+
+    def __init__(self, parcels: Sequence[Parcel]) -> None:
+        self._parcels = parcels
+        self._tree = shapely.STRtree([parcel.geometry for parcel in parcels])
+        self.seen: set[str] = set()
+        """Ids of the parcels that some scene showed."""
+
+    def plan(self, scene: Scene, pooling: Pooling, chip_px: int) -> list[ChipPlan]:
+        """Assign every parcel in view to a chip.
+
+        Raises:
+            ImageryError: If the scene has no reference system (``no-crs``).
+        """
+        footprint = footprint_lon_lat(scene)
+        if footprint is None or scene.crs is None:
+            raise ImageryError(
+                f"{scene.source.path}: it has no CRS, so parcels cannot be found on it; "
+                "georeference it, or leave --parcels away to take each file as one parcel.",
+                kind="no-crs",
+            )
+        targets = list(self._in_view(scene, footprint))
+        self.seen.update(target.parcel.parcel_id for target in targets)
+        windows = _centered_windows if pooling == "image" else _grid_windows
+        chips: dict[tuple[int, int], list[Target]] = defaultdict(list)
+        for target, corner in zip(targets, windows(scene, targets, chip_px), strict=True):
+            chips[corner].append(target)
+        height, width = (min(side, chip_px) for side in scene.shape)
+        return [
+            ChipPlan(row, column, height, width, tuple(chips[row, column]))
+            for row, column in sorted(chips)
+        ]
+
+    def unseen(self) -> list[Parcel]:
+        """Parcels that no scene showed so far."""
+        return [parcel for parcel in self._parcels if parcel.parcel_id not in self.seen]
+
+    def _in_view(self, scene: Scene, footprint: shapely.Polygon) -> Iterator[Target]:
+        extent = shapely.box(*scene.bounds)
+        for position in sorted(self._tree.query(footprint, predicate="intersects")):
+            parcel = self._parcels[position]
+            if parcel.geometry is None or scene.crs is None:
+                continue
+            geometry = to_crs(parcel.geometry, scene.crs)
+            if geometry.intersection(extent).area > 0:
+                yield Target(parcel, geometry)
+
+
+def _pixel_boxes(scene: Scene, targets: Sequence[Target]) -> npt.NDArray[np.float64]:
+    """First and last row and column of each parcel within the scene, shape ``(n, 4)``."""
+    to_pixels = ~scene.transform
+    boxes = np.empty((len(targets), 4))
+    for number, target in enumerate(targets):
+        corners = shapely.get_coordinates(shapely.envelope(target.geometry))
+        columns = to_pixels.a * corners[:, 0] + to_pixels.b * corners[:, 1] + to_pixels.c
+        rows = to_pixels.d * corners[:, 0] + to_pixels.e * corners[:, 1] + to_pixels.f
+        boxes[number] = rows.min(), rows.max(), columns.min(), columns.max()
+    height, width = scene.shape
+    return np.clip(boxes, 0, [height, height, width, width])
+
+
+def _grid_windows(scene: Scene, targets: Sequence[Target], chip_px: int) -> list[tuple[int, int]]:
+    """The grid chip that holds most of each parcel; among equals, the one centered nearest."""
+    boxes = _pixel_boxes(scene, targets)
+    rows = _best_origins(boxes[:, 0], boxes[:, 1], scene.shape[0], chip_px)
+    columns = _best_origins(boxes[:, 2], boxes[:, 3], scene.shape[1], chip_px)
+    return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def _best_origins(
+    first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], length: int, chip_px: int
+) -> npt.NDArray[np.int64]:
+    """Along one axis, the origin of the grid chip for each interval, shape ``(n,)``."""
+    origins = np.array(grid_origins(length, chip_px))
+    held = np.minimum(last[:, None], origins + chip_px) - np.maximum(first[:, None], origins)
+    off_center = np.abs((first + last)[:, None] / 2 - (origins + chip_px / 2))
+    # Most of the parcel first; the distance only decides between chips that hold as much.
+    preference = np.round(held, 6) - off_center / (10 * max(length, chip_px)) * 1e-3
+    best: npt.NDArray[np.int64] = origins[preference.argmax(axis=1)]
+    return best
+
+
+def grid_origins(length: int, chip_px: int) -> list[int]:
+    """Origins of chips along an axis of ``length`` pixels; the last chip ends at its end."""
+    if length <= chip_px:
+        return [0]
+    last = length - chip_px
+    return [*range(0, last, STRIDE_PX), last]
+
+
+def _centered_windows(
+    scene: Scene, targets: Sequence[Target], chip_px: int
+) -> list[tuple[int, int]]:
+    """A chip of its own for each parcel, centered on it as far as the scene reaches."""
+    boxes = _pixel_boxes(scene, targets)
+    height, width = scene.shape
+    corners: list[tuple[int, int]] = []
+    for top, bottom, left, right in boxes:
+        row = int(np.clip(round((top + bottom - chip_px) / 2), 0, max(0, height - chip_px)))
+        column = int(np.clip(round((left + right - chip_px) / 2), 0, max(0, width - chip_px)))
+        corners.append((row, column))
+    return corners

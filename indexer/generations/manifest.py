@@ -1,0 +1,55 @@
+"""Manifest: all that is needed to open a generation, or to refuse it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from indexer.embedding_space import describe_space
+
+INDEX_KIND = "IVF_FLAT"
+INDEX_FILE = "index.faiss"
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Description of one published generation; also stored in SQL."""
+
+    generation: int
+    space_digest: str
+    recipe: dict[str, Any]
+    projection: str
+    """How the projection came about: ``pca`` or ``orthonormal``."""
+    rows: int
+    last_id: int
+    """Largest embedding id; with ``rows`` it tells whether the catalog has moved on."""
+    dimensions: int
+    index_kind: str
+    index_sha256: str
+    index_bytes: int
+    nlist: int
+    nprobe: int
+    recall_at_10: float
+    """Against exact search, on ``recall_queries`` stored vectors, each without itself."""
+    recall_queries: int
+    projection_recall_at_10: float | None
+    """Share of the 10 nearest neighbors at full length that the projection keeps, exact search
+    and the same centering on both sides; None for fewer than two rows."""
+    projection_rows: int
+    """Embeddings that figure was measured on."""
+    created_at: str
+    """ISO 8601, UTC."""
+    versions: dict[str, str]
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Manifest":
+        """Restore what ``to_dict`` wrote."""
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return asdict(self)
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """The short form of the space that stands in every answer."""
+        return describe_space(self.recipe, self.space_digest)

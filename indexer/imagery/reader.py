@@ -1,0 +1,385 @@
+"""From files to chips: bands found by name, digital numbers turned into reflectance."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.transform import array_bounds
+from rasterio.vrt import WarpedVRT
+from rasterio.warp import reproject
+from rasterio.windows import Window
+
+from indexer.errors import ImageryError, InvalidInputError
+from indexer.imagery.chip import BoolArray, Chip, FloatArray
+from indexer.imagery.masking import clear_sky, has_data
+from indexer.imagery.sources import ImageSource, time_in_name
+from indexer.sensors import (
+    PROFILES,
+    QUANTIFICATION,
+    SCL,
+    canonical_band,
+    offset_dn,
+    parse_baseline,
+)
+
+MAX_CHIP_PX = 1024
+"""Longest side of an image that may be taken as one chip, in pixels."""
+
+IMPLAUSIBLE_NEGATIVE_FRACTION = 0.05
+"""Share of negative reflectance above which the baseline is doubted."""
+
+_TIME_TAGS = ("ACQUISITION_DATETIME", "ACQUISITION_DATE", "datetime", "DATETIME")
+_BASELINE_TAGS = ("PROCESSING_BASELINE", "s2:processing_baseline")
+# Largest value that a file in units of reflectance may hold; digital numbers exceed it at once.
+_MAX_UNIT_REFLECTANCE = 10.0
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What the files do not say themselves."""
+
+    bands: tuple[str, ...] | None = None
+    """Band name of each layer where neither descriptions nor file names tell; ``-`` skips one."""
+    baseline: str | None = None
+    """Processing baseline of all images, overriding what they say."""
+    wanted: tuple[str, ...] = PROFILES["l2a"]
+    """Bands to read, in order; SCL is read beside them where there is one."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where one band is found."""
+
+    band: str
+    path: str
+    number: int
+    """Layer in the file, counted from 1."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One acquisition, opened by its headers only; pixels are read by window."""
+
+    source: ImageSource
+    layers: tuple[Layer, ...]
+    """The wanted bands, in the wanted order."""
+    scl: Layer | None
+    shape: tuple[int, int]
+    """Height and width in pixels of the finest band."""
+    transform: Affine
+    crs: CRS | None
+    acquired_at: datetime | None
+    processing_baseline: str | None
+    """As named by the options, the file or its name; None where nothing names it."""
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east, north in the units of ``crs``."""
+        west, south, east, north = array_bounds(*self.shape, self.transform)
+        return west, south, east, north
+
+    @classmethod
+    def open(cls, source: ImageSource, options: ReadingOptions) -> "Scene":
+        """Find bands, grid, time and baseline from the headers.
+
+        Raises:
+            ImageryError: If the files cannot be opened, bands cannot be named, or a wanted band
+                is missing.
+        """
+        with _readable(source):
+            if source.is_band_folder:
+                layers, grid = _layers_of_band_folder(source), None
+            else:
+                layers, grid = _layers_of_file(source, options)
+            by_band = {layer.band: layer for layer in layers}
+            missing = [band for band in options.wanted if band not in by_band]
+            if missing:
+                found = ", ".join(layer.band for layer in layers)
+                raise ImageryError(
+                    f"{source.path}: required band {', '.join(missing)} is missing; it has "
+                    f"{found}. Use imagery that holds all of " + ", ".join(options.wanted) + ".",
+                    kind="missing-band",
+                )
+            wanted = tuple(by_band[band] for band in options.wanted)
+            grid = grid or _finest_grid(source, wanted)
+            tags = _tags(wanted[0].path)
+        baseline = options.baseline or _baseline(tags) or source.processing_baseline
+        return cls(
+            source=source,
+            layers=wanted,
+            scl=by_band.get(SCL),
+            shape=grid.shape,
+            transform=grid.transform,
+            crs=grid.crs,
+            acquired_at=_time(tags) or source.acquired_at,
+            processing_baseline=baseline,
+        )
+
+    def read(self, row: int = 0, column: int = 0, height: int = 0, width: int = 0) -> Chip:
+        """Read a window of the scene; without arguments, all of it.
+
+        Returns:
+            A chip whose reflectance is ``(DN + offset) / 10000``; bands of a coarser grid are
+            brought to the finest by bilinear interpolation, the scene classification by nearest.
+
+        Raises:
+            ImageryError: If the pixels cannot be read.
+        """
+        window = Window(column, row, width or self.shape[1], height or self.shape[0])
+        with _readable(self.source):
+            stack = np.stack([self._read_band(layer, window) for layer in self.layers])
+            scl = None if self.scl is None else self._read_scl(self.scl, window)
+        reflectance = self._to_reflectance(stack)
+        valid_mask: BoolArray = np.asarray(np.isfinite(reflectance).all(axis=0))
+        if scl is not None:
+            valid_mask &= clear_sky(scl)
+        return Chip(
+            reflectance=reflectance,
+            bands=tuple(layer.band for layer in self.layers),
+            valid_mask=valid_mask,
+            transform=self._window_transform(window),
+            crs=self.crs,
+            scene=self.source.name,
+            source=str(self.source.path),
+            acquired_at=self.acquired_at,
+            processing_baseline=self.processing_baseline,
+            scl=scl,
+        )
+
+    def _read_band(self, layer: Layer, window: Window) -> FloatArray:
+        """Raw values on the scene's grid, shape of the window; NaN where there is no data."""
+        with _open(layer.path) as file:
+            if self._on_grid(file):
+                values = _with_gaps(file.read(layer.number, window=window), file.nodata)
+            else:
+                values = self._resample(file, layer.number, window)
+            scale, offset = file.scales[layer.number - 1], file.offsets[layer.number - 1]
+        if scale != 1 or offset != 0:
+            # The file states how its numbers become reflectance; that includes the offset.
+            values = (values * scale + offset).astype(np.float32)
+        return values
+
+    def _resample(self, file: DatasetReader, number: int, window: Window) -> FloatArray:
+        """Bilinear interpolation of a coarser band, nodata kept out of it."""
+        coarse = _with_gaps(file.read(number), file.nodata)
+        fine = np.full((window.height, window.width), np.nan, dtype=np.float32)
+        reproject(
+            coarse,
+            fine,
+            src_transform=file.transform,
+            src_crs=file.crs or _ANY_CRS,
+            src_nodata=np.nan,
+            dst_transform=self._window_transform(window),
+            dst_crs=file.crs or _ANY_CRS,
+            dst_nodata=np.nan,
+            resampling=Resampling.bilinear,
+        )
+        return fine
+
+    def _read_scl(self, layer: Layer, window: Window) -> npt.NDArray[np.uint8]:
+        with _open(layer.path) as file:
+            if self._on_grid(file):
+                classes = file.read(layer.number, window=window)
+            else:
+                with WarpedVRT(
+                    file,
+                    crs=file.crs,
+                    transform=self.transform,
+                    height=self.shape[0],
+                    width=self.shape[1],
+                    resampling=Resampling.nearest,
+                ) as warped:
+                    classes = warped.read(layer.number, window=window)
+        # Float files mark gaps with NaN, which means class 0, nodata.
+        finite = np.nan_to_num(classes.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        clipped: npt.NDArray[np.uint8] = np.clip(finite, 0, 255).astype(np.uint8)
+        return clipped
+
+    def _window_transform(self, window: Window) -> Affine:
+        return self.transform @ Affine.translation(window.col_off, window.row_off)
+
+    def _on_grid(self, file: DatasetReader) -> bool:
+        return (file.height, file.width) == self.shape
+
+    def _to_reflectance(self, stack: FloatArray) -> FloatArray:
+        """Scale and offset, shape ``(band, y, x)``; files in units of reflectance stay so."""
+        largest = np.nanmax(stack) if np.isfinite(stack).any() else 0.0
+        if largest < _MAX_UNIT_REFLECTANCE:
+            return stack
+        offset = offset_dn(self.processing_baseline, self.acquired_at)
+        return (stack + np.float32(offset)) / np.float32(QUANTIFICATION)
+
+
+def baseline_doubt(chip: Chip) -> str | None:
+    """A sentence if the chip's values contradict the processing baseline it was read with.
+
+    Providers' flags lie about the offset, so the values have the last word: many negative
+    reflectances mean that it was subtracted from numbers that never held it, and a floor of 0.1
+    under every band means that it is still in.
+    """
+    finite = chip.reflectance[np.isfinite(chip.reflectance)]
+    if finite.size == 0:
+        return None
+    used = chip.processing_baseline or "unknown"
+    negative = float((finite < 0).mean())
+    if negative > IMPLAUSIBLE_NEGATIVE_FRACTION:
+        return (
+            f"{chip.source}: {negative:.0%} of the reflectance is negative with baseline {used}; "
+            "the offset seems to be removed already: give --baseline 03.01."
+        )
+    darkest = float(np.nanmin(np.nanpercentile(chip.reflectance, 1, axis=(1, 2))))
+    if darkest >= -offset_dn("04.00", None) / QUANTIFICATION:
+        return (
+            f"{chip.source}: no band falls below reflectance {darkest:.2f} with baseline {used}; "
+            "the offset of baseline 04.00 may still be in: if so, give --baseline 04.00."
+        )
+    return None
+
+
+@dataclass(frozen=True)
+class _Grid:
+    shape: tuple[int, int]
+    transform: Affine
+    crs: CRS | None
+
+
+# Band files without a reference system share the plane of their own coordinates.
+_ANY_CRS = CRS.from_epsg(3857)
+
+
+@contextmanager
+def _readable(source: ImageSource) -> Iterator[None]:
+    """Turn what rasterio raises into an error that names the file."""
+    try:
+        with warnings.catch_warnings():
+            # An image without georeference is legal; what needs one checks for it.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            yield
+    except (RasterioError, OSError, MemoryError) as error:
+        detail = error.__cause__ or error
+        raise ImageryError(
+            f"{source.path}: cannot be read as GeoTIFF ({detail}); the file may be truncated or "
+            "of another format. Fetch it again.",
+            kind="unreadable",
+        ) from error
+
+
+def _open(path: str) -> DatasetReader:
+    # Naming the driver keeps other formats, VRT above all, from being read under a .tif name.
+    return rasterio.open(path, driver="GTiff")
+
+
+def _with_gaps(dn: npt.NDArray[np.generic], nodata: float | None) -> FloatArray:
+    """Raw values as float32 with NaN where there is no data."""
+    values = dn.astype(np.float32)
+    values[~has_data(dn, nodata)] = np.nan
+    return values
+
+
+def _layers_of_band_folder(source: ImageSource) -> list[Layer]:
+    layers: list[Layer] = []
+    for band, path in source.files:
+        if band is None:
+            raise TypeError("a band folder names the band of each file")
+        layers.append(Layer(band, str(path), 1))
+    return layers
+
+
+def _layers_of_file(source: ImageSource, options: ReadingOptions) -> tuple[list[Layer], _Grid]:
+    path = str(source.path)
+    with _open(path) as file:
+        grid = _grid(file)
+        count, descriptions = file.count, file.descriptions
+    names: list[str | None]
+    if options.bands is not None:
+        if len(options.bands) != count:
+            raise ImageryError(
+                f"{path}: it has {count} bands, but --bands names {len(options.bands)} "
+                f"({','.join(options.bands)}); give the profile or list that fits the file.",
+                kind="band-count",
+            )
+        names = list(options.bands)
+    else:
+        names = [canonical_band(text) if text else None for text in descriptions]
+        if not any(names):
+            raise ImageryError(
+                f"{path}: its {count} bands have no names that are known"
+                f"{_quoted(descriptions)}; name them with --bands "
+                f"({', '.join(PROFILES)}, or a list such as B02,B03,B04,B08).",
+                kind="bands-unknown",
+            )
+    layers = [
+        Layer(name, path, number)
+        for number, name in enumerate(names, start=1)
+        if name is not None and name != "-"
+    ]
+    return layers, grid
+
+
+def _quoted(descriptions: tuple[str | None, ...]) -> str:
+    present = [repr(text[:40]) for text in descriptions if text]
+    return f" ({', '.join(present[:5])})" if present else ""
+
+
+def _finest_grid(source: ImageSource, layers: tuple[Layer, ...]) -> _Grid:
+    """The grid of the band with most pixels; all must cover the same ground."""
+    grids: list[tuple[Layer, _Grid]] = []
+    for layer in layers:
+        with _open(layer.path) as file:
+            grids.append((layer, _grid(file)))
+    finest = max((grid for _, grid in grids), key=lambda grid: grid.shape[0] * grid.shape[1])
+    extent = np.array(array_bounds(*finest.shape, finest.transform))
+    for layer, grid in grids:
+        differs = np.abs(np.array(array_bounds(*grid.shape, grid.transform)) - extent).max()
+        coarsest_px = max(abs(grid.transform.a), abs(finest.transform.a))
+        if grid.crs != finest.crs or differs > coarsest_px:
+            raise ImageryError(
+                f"{source.path}: band {layer.band} covers other ground than the other bands "
+                f"({layer.path}); use bands of one acquisition and one tile.",
+                kind="grids-differ",
+            )
+    return finest
+
+
+def _grid(file: DatasetReader) -> _Grid:
+    return _Grid((file.height, file.width), file.transform, file.crs)
+
+
+def _tags(path: str) -> dict[str, str]:
+    with _open(path) as file:
+        return dict(file.tags())
+
+
+def _time(tags: dict[str, str]) -> datetime | None:
+    for name in _TIME_TAGS:
+        text = tags.get(name)
+        if not text:
+            continue
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            found = time_in_name(text)
+            if found is None:
+                continue
+            return found
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return None
+
+
+def _baseline(tags: dict[str, str]) -> str | None:
+    for name in _BASELINE_TAGS:
+        if name in tags:
+            # A tag that cannot be read tells nothing; the product's name may.
+            with suppress(InvalidInputError):
+                return parse_baseline(tags[name])
+    return None

@@ -1,0 +1,184 @@
+"""Which images a command line names: files, folders, globs, one-file-per-band folders."""
+
+import glob
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from indexer.errors import ImageryError, InvalidInputError
+from indexer.sensors import canonical_band, parse_baseline
+from indexer.skipped import Skipped
+
+EXTENSIONS = (".tif", ".tiff")
+
+_BAND_SUFFIX = re.compile(r"^(?P<name>.+?)_(?P<band>B\d{1,2}A?|SCL)(?:_\d{2}m)?$", re.IGNORECASE)
+_DATE_TIME = re.compile(r"(?<!\d)(20\d{2})(\d{2})(\d{2})T(\d{5,6})(?!\d)")
+_DATE = re.compile(r"(?<!\d)(20\d{2})-?(\d{2})-?(\d{2})(?!\d)")
+_BASELINE = re.compile(r"(?:^|_)N(\d{4})(?:_|$)")
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """One acquisition on disk: a multi-band file, or a folder of one file per band."""
+
+    name: str
+    """The file's stem, or the name that the band files share."""
+    path: Path
+    """The file, or the folder of band files."""
+    files: tuple[tuple[str | None, Path], ...]
+    """Band name and file; the name is None for a multi-band file."""
+    class_name: str | None = None
+    """The class folder that the image lies in, where images lie in class folders."""
+
+    @property
+    def is_band_folder(self) -> bool:
+        """Whether each band has a file of its own."""
+        return self.files[0][0] is not None
+
+    @property
+    def acquired_at(self) -> datetime | None:
+        """Acquisition time as the name, else the folder's name, tells it."""
+        return time_in_name(self.name) or time_in_name(self.path.parent.name)
+
+    @property
+    def processing_baseline(self) -> str | None:
+        """Processing baseline in a Sentinel-2 product name (``_N0510_``)."""
+        match = _BASELINE.search(self.name)
+        # 99.99 marks products that somebody processed by hand: it tells nothing about the offset.
+        return parse_baseline(match[1]) if match and match[1] != "9999" else None
+
+
+def time_in_name(name: str) -> datetime | None:
+    """The first date in a file name, aware UTC: ``20170924T93021``, ``2021-07-01``, ``20210701``.
+
+    BigEarthNet writes the hour without its leading zero, hence five digits after the T.
+    """
+    match = _DATE_TIME.search(name)
+    if match:
+        text = "".join(match.groups()[:3]) + match[4].zfill(6)
+        pattern = "%Y%m%d%H%M%S"
+    else:
+        match = _DATE.search(name)
+        if match is None:
+            return None
+        text, pattern = "".join(match.groups()), "%Y%m%d"
+    try:
+        return datetime.strptime(text, pattern).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list[Skipped]]:
+    """Resolve files, folders (searched in depth) and globs to acquisitions, in a stable order.
+
+    Images that lie in subfolders of what was named carry the subfolder's name as class, unless
+    that name is a date.
+
+    Args:
+        imagery: Paths or glob patterns, as on the command line.
+
+    Returns:
+        The acquisitions, and what was named but cannot be one.
+
+    Raises:
+        InvalidInputError: If nothing at all was found (``no-imagery``).
+    """
+    skipped: list[Skipped] = []
+    found: dict[Path, Path] = {}
+    explicit: list[Path] = []
+    for item in imagery:
+        path = Path(item)
+        if path.is_dir():
+            found.update({file: path for file in _files_below(path)})
+        elif path.is_file():
+            explicit.append(path)
+        elif glob.has_magic(str(item)):
+            base = _glob_base(str(item))
+            for match in map(Path, glob.glob(str(item), recursive=True)):
+                files = _files_below(match) if match.is_dir() else [match]
+                found.update({file: base for file in files})
+        else:
+            skipped.append(
+                Skipped(
+                    str(item), "file-not-found", f"{item}: no such file or folder; check the path."
+                )
+            )
+    if explicit:
+        base = Path(os.path.commonpath([file.parent for file in explicit]))
+        found.update({file: base for file in explicit})
+    usable = {file: base for file, base in found.items() if file.suffix.lower() in EXTENSIONS}
+    for file in sorted(set(explicit) - set(usable)):
+        reason = f"{file}: not a GeoTIFF ({', '.join(EXTENSIONS)})."
+        skipped.append(Skipped(str(file), "unreadable", reason))
+    if not usable:
+        named = ", ".join(map(str, imagery)) or "nothing"
+        raise InvalidInputError(
+            f"No GeoTIFF found in {named}. Name GeoTIFF files, a folder of them, or a quoted glob.",
+            kind="no-imagery",
+        )
+    sources, duplicates = _without_duplicates(_group(usable))
+    return sources, skipped + duplicates
+
+
+def _files_below(folder: Path) -> Iterable[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+
+
+def _glob_base(pattern: str) -> Path:
+    """The part of a glob before its first magic component."""
+    parts: list[str] = []
+    for part in Path(pattern).parts:
+        if glob.has_magic(part):
+            break
+        parts.append(part)
+    return Path(*parts) if parts else Path()
+
+
+def _group(files: dict[Path, Path]) -> list[ImageSource]:
+    """Put files that differ only in their band suffix together."""
+    groups: dict[tuple[Path, str], list[tuple[str, Path]]] = defaultdict(list)
+    singles: list[ImageSource] = []
+    for file, base in sorted(files.items()):
+        match = _BAND_SUFFIX.match(file.stem)
+        band = canonical_band(match["band"]) if match else None
+        if match and band:
+            groups[file.parent, match["name"]].append((band, file))
+        else:
+            singles.append(
+                ImageSource(file.stem, file, ((None, file),), _class_name(file.parent, base))
+            )
+    for (folder, name), members in groups.items():
+        base = files[members[0][1]]
+        # BigEarthNet gives each patch a folder; the class folder, if any, lies above it.
+        above = folder.parent if folder.name == name else folder
+        class_name = _class_name(above, base) if folder != base else None
+        singles.append(ImageSource(name, folder, tuple(members), class_name))
+    return sorted(singles, key=lambda source: (str(source.path), source.name))
+
+
+def _class_name(folder: Path, base: Path) -> str | None:
+    if folder == base or time_in_name(folder.name):
+        return None
+    return folder.name or None
+
+
+def _without_duplicates(
+    sources: list[ImageSource],
+) -> tuple[list[ImageSource], list[Skipped]]:
+    """Keep the first of several images of one name: ids and scenes must be unique."""
+    first: dict[str, ImageSource] = {}
+    skipped: list[Skipped] = []
+    for source in sources:
+        kept = first.setdefault(source.name, source)
+        if kept is not source:
+            error = ImageryError(
+                f"{source.path}: its name {source.name!r} is also that of {kept.path}, which was "
+                "kept; rename one, or reindex them into two collections.",
+                kind="duplicate-id",
+            )
+            skipped.append(Skipped.from_error(str(source.path), error))
+    return list(first.values()), skipped

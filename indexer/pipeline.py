@@ -1,0 +1,249 @@
+"""The way of a pixel, shared by ``reindex`` and ``embed``: images to chips to embeddings."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from affine import Affine
+
+from indexer.chipping import ChipPlan, ParcelFinder, Target, whole_image
+from indexer.embedding_space import Pooling
+from indexer.encoders.base import Encoder
+from indexer.encoders.croma import resize
+from indexer.errors import ImageryError, ParcelleError, ParcelsError
+from indexer.imagery.chip import Chip
+from indexer.imagery.reader import ReadingOptions, Scene, baseline_doubt
+from indexer.imagery.sources import ImageSource
+from indexer.normalization import Normalization
+from indexer.observation_state import (
+    INNER_BUFFER_M,
+    MAX_LOST_FRACTION,
+    ObservationState,
+    observe,
+)
+from indexer.parcels.coverage import coverage, covered_fraction, inner_buffer
+from indexer.parcels.parcel import Parcel
+from indexer.progress import Progress
+from indexer.skipped import Skipped
+from indexer.statistics import BandStatistics
+
+FloatArray = npt.NDArray[np.float32]
+
+# Coverage is computed in float32; a pixel that is wholly inside may fall short of 1 by rounding.
+_WHOLE = 1 - 1e-5
+_MAX_DOUBTS = 20
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a run reads, resolved before any work begins."""
+
+    sources: Sequence[ImageSource]
+    finder: ParcelFinder | None
+    """The parcels to look for; None where each image is a parcel."""
+    parcels_source: str
+    """Name of the parcels file, for messages."""
+    collection: str
+    pooling: Pooling
+    reading: ReadingOptions
+    chip_px: int
+
+
+@dataclass
+class Findings:
+    """What a run met on its way."""
+
+    read: int = 0
+    """Images whose pixels were read."""
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def skip(self, source: str, error: ParcelleError) -> None:
+        """Note what was left out, and why."""
+        self.skipped.append(Skipped.from_error(source, error))
+
+    def doubt(self, note: str | None) -> None:
+        """Note what seems wrong but was done as told."""
+        if note is None or note in self.notes or len(self.notes) > _MAX_DOUBTS:
+            return
+        if len(self.notes) == _MAX_DOUBTS:
+            note = "More images raise the same doubts; they are not listed."
+        self.notes.append(note)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One parcel in one chip, ready to be embedded."""
+
+    parcel: Parcel
+    state: ObservationState
+    pooling_weights: FloatArray
+    """Share of each patch that counts, shape ``(patches, patches)``."""
+    fingerprint: str
+    """SHA-256 of the chip's pixels and of the part of them that is the parcel."""
+
+    @property
+    def embeddable(self) -> bool:
+        """Whether enough of the parcel is seen for a vector to describe it, and not the clouds."""
+        return self.state.valid_fraction > 1 - MAX_LOST_FRACTION
+
+
+def chips(
+    inputs: Inputs, findings: Findings, progress: Progress, task: str
+) -> Iterator[tuple[Chip, ChipPlan]]:
+    """Read every chip of every image, one at a time; an unusable image is skipped by name.
+
+    Yields:
+        The chip and the plan that names its parcels. Pixels are read window by window, so that
+        memory does not grow with the size or the number of images.
+    """
+    progress.start(task, len(inputs.sources))
+    for source in inputs.sources:
+        try:
+            scene = Scene.open(source, inputs.reading)
+            if inputs.finder is None:
+                plans = [whole_image(scene, inputs.collection)]
+            else:
+                plans = inputs.finder.plan(scene, inputs.pooling, inputs.chip_px)
+            progress.extend(len(plans) - 1)
+            for number, plan in enumerate(plans):
+                chip = scene.read(plan.row, plan.column, plan.height, plan.width)
+                if number == 0:
+                    findings.doubt(baseline_doubt(chip))
+                yield chip, plan
+                progress.advance(1)
+            findings.read += 1
+        except ImageryError as error:
+            findings.skip(str(source.path), error)
+    if inputs.finder is not None:
+        for parcel in inputs.finder.unseen():
+            findings.skip(f"{inputs.parcels_source}#{parcel.parcel_id}", _outside(parcel))
+    progress.finish()
+
+
+def _outside(parcel: Parcel) -> ParcelsError:
+    return ParcelsError(
+        f"Parcel {parcel.parcel_id} lies outside of every image; add imagery that shows it.",
+        kind="outside-imagery",
+    )
+
+
+def prepare(
+    chip: Chip, plan: ChipPlan, pooling: Pooling, patches: int, findings: Findings
+) -> list[Prepared]:
+    """Observe the chip's parcels and weigh their patches; those without any data are skipped."""
+    pixels = _pixel_digest(chip)
+    prepared: list[Prepared] = []
+    for target in plan.targets:
+        state = _observe(chip, target)
+        weights = _pooling_weights(chip, target, pooling, patches)
+        if state.data_fraction == 0 or not weights.any():
+            findings.skip(*_no_data(chip, target))
+            continue
+        digest = pixels.copy()
+        digest.update(weights.tobytes())
+        if target.geometry is not None:
+            digest.update(shapely.to_wkb(target.geometry))
+        prepared.append(Prepared(target.parcel, state, weights, digest.hexdigest()))
+    return prepared
+
+
+def _observe(chip: Chip, target: Target) -> ObservationState:
+    if target.geometry is None:
+        everywhere = np.ones(chip.shape, dtype=np.float32)
+        return observe(chip, everywhere, whole_pixels=everywhere > 0, covered_fraction=1.0)
+    if chip.crs is None:
+        raise TypeError("a parcel with a geometry needs a chip with a CRS")
+    core = inner_buffer(target.geometry, chip.crs, INNER_BUFFER_M)
+    return observe(
+        chip,
+        coverage(target.geometry, chip.transform, chip.shape),
+        whole_pixels=coverage(core, chip.transform, chip.shape) >= _WHOLE,
+        covered_fraction=covered_fraction(target.geometry, chip.bounds),
+    )
+
+
+def _pooling_weights(chip: Chip, target: Target, pooling: Pooling, patches: int) -> FloatArray:
+    if target.geometry is None or pooling == "image":
+        return np.ones((patches, patches), dtype=np.float32)
+    height, width = chip.shape
+    to_patches = chip.transform @ Affine.scale(width / patches, height / patches)
+    return coverage(target.geometry, to_patches, (patches, patches))
+
+
+def _pixel_digest(chip: Chip) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    digest.update(",".join(chip.bands).encode())
+    digest.update(np.ascontiguousarray(chip.reflectance).tobytes())
+    digest.update(np.ascontiguousarray(chip.valid_mask).tobytes())
+    return digest
+
+
+def _no_data(chip: Chip, target: Target) -> tuple[str, ImageryError]:
+    what = "every pixel" if target.geometry is None else f"parcel {target.parcel.parcel_id}"
+    return chip.source, ImageryError(
+        f"{chip.source}: {what} is nodata (0, NaN or the declared value) in at least one band; "
+        "use an image with data there.",
+        kind="no-valid-pixels",
+    )
+
+
+def encoder_input(chip: Chip, normalization: Normalization, image_px: int) -> FloatArray:
+    """A chip as the encoder takes it.
+
+    Returns:
+        Shape ``(band, image_px, image_px)``: the normalization's bands in its order, gaps filled
+        with the stored mean, resized, normalized.
+    """
+    reflectance = normalization.fill_gaps(chip.stack(normalization.bands))
+    normalized: FloatArray = normalization.apply(resize(reflectance[None], image_px))[0]
+    return normalized
+
+
+def encode(
+    encoder: Encoder, images: Sequence[FloatArray], prepared: Sequence[Sequence[Prepared]]
+) -> list[list[FloatArray]]:
+    """Embed the parcels of several chips in one forward pass.
+
+    Args:
+        encoder: The network.
+        images: One input for each chip, shape ``(band, image_px, image_px)``.
+        prepared: The parcels of each chip, at least one.
+
+    Returns:
+        For each chip the embedding of each of its parcels, shape ``(d,)``.
+    """
+    weights = [np.stack([parcel.pooling_weights for parcel in chip]) for chip in prepared]
+    return [list(rows) for rows in encoder.encode(np.stack(images), weights)]
+
+
+def measure_statistics(
+    inputs: Inputs, findings: Findings, progress: Progress
+) -> tuple[BandStatistics, tuple[str, ...]]:
+    """Per-band statistics over the valid pixels of all chips, in one pass.
+
+    Returns:
+        The statistics and their bands.
+    """
+    bands = inputs.reading.wanted
+    statistics = BandStatistics.empty(bands)
+    for chip, _ in chips(inputs, findings, progress, "Measuring statistics"):
+        statistics.update(chip.reflectance[:, chip.valid_mask])
+    return statistics, bands
+
+
+def in_batches(
+    items: Iterable[tuple[FloatArray, list[Prepared], Chip]], size: int
+) -> Iterator[list[tuple[FloatArray, list[Prepared], Chip]]]:
+    """Group chips so that each group is one forward pass of at most ``size`` chips."""
+    batch: list[tuple[FloatArray, list[Prepared], Chip]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

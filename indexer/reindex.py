@@ -1,0 +1,466 @@
+"""``reindex``: images and parcels in, a published generation out. Top to bottom.
+
+Work is committed batch by batch. Whatever interrupts a run, the published generation goes on
+answering, and the next run skips what is already there.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Engine
+
+from indexer.catalog.database import (
+    connect,
+    database_exists,
+    require_current_schema,
+    schema_status,
+    upgrade,
+)
+from indexer.catalog.reading import (
+    SpaceRecord,
+    collection_space,
+    count_collection,
+    count_kept_embeddings,
+    find_collection,
+    find_space,
+    get_generation,
+    get_space,
+    kept_embeddings,
+    known_observations,
+    rows_without_vector,
+)
+from indexer.catalog.writing import (
+    Known,
+    ObservationRecord,
+    create_space,
+    ensure_collection,
+    freeze_projection,
+    remember_weights_path,
+    save_observations,
+    save_parcels,
+    set_vectors,
+)
+from indexer.embedding_space import Recipe, describe_space, notes_for, space_digest
+from indexer.encoders.croma import BANDS, IMAGE_PX, CromaEncoder
+from indexer.encoders.weights import Weights, locate_weights
+from indexer.errors import ImageryError
+from indexer.generations.manifest import Manifest
+from indexer.generations.store import build_generation, is_current
+from indexer.imagery.chip import Chip
+from indexer.inputs import EmbeddingOptions, resolve_inputs
+from indexer.lock import only_writer
+from indexer.normalization import Normalization
+from indexer.pipeline import (
+    Findings,
+    Inputs,
+    Prepared,
+    chips,
+    encode,
+    encoder_input,
+    in_batches,
+    measure_statistics,
+    prepare,
+)
+from indexer.progress import Progress, Silent
+from indexer.projection import MAX_ROWS_FOR_PCA, Projection
+from indexer.settings import Settings
+from indexer.skipped import Skipped
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ReindexOptions(EmbeddingOptions):
+    """Options of ``parcelle reindex``."""
+
+    full: bool = False
+    """Embed everything again, in a space whose projection is fitted anew."""
+    dry_run: bool = False
+    """Only say what would be done."""
+
+
+@dataclass(frozen=True)
+class ReindexReport:
+    """What a reindex did."""
+
+    generation: int | None
+    """The generation that answers now; None if there is none."""
+    space: dict[str, Any] | None
+    collection: str
+    read: int
+    """Images read."""
+    embedded: int
+    """Observations embedded (or to be embedded, in a dry run)."""
+    chips: int
+    """Forward passes' worth of chips that took."""
+    unchanged: int
+    """Observations that were there already, pixel for pixel."""
+    clouded: int
+    """Observations stored without a vector, because clouds or gaps hide too much."""
+    skipped: list[Skipped]
+    parcels: int
+    """Parcels of the collection now."""
+    observations: int
+    """Observations of the collection now."""
+    seconds: float
+    """Reading to committed rows, without imports, loading of weights and building the index."""
+    recall_at_10: float | None
+    projection_recall_at_10: float | None
+    projection: str | None
+    notes: list[str]
+    dry_run: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        fields = dict(self.__dict__)
+        fields["skipped"] = [skipped.to_dict() for skipped in self.skipped]
+        fields["seconds"] = round(self.seconds, 3)
+        return fields
+
+
+def reindex(
+    settings: Settings,
+    imagery: Sequence[str | Path],
+    options: ReindexOptions | None = None,
+    progress: Progress | None = None,
+) -> ReindexReport:
+    """Embed what is new or changed, and publish a generation that holds it.
+
+    Args:
+        settings: Where data, database and weights are.
+        imagery: Files, folders and globs of GeoTIFF images.
+        options: As on the command line.
+        progress: Is told how far the work has come.
+
+    Raises:
+        ParcelleError: If the run as a whole cannot be done. A single unusable image or parcel
+            is skipped and named in the report.
+    """
+    options = options or ReindexOptions()
+    progress = progress or Silent()
+    findings = Findings()
+    inputs = resolve_inputs(imagery, options, findings)
+    weights = locate_weights(options.weights or settings.croma_weights, options.encoder)
+    if options.dry_run:
+        engine = connect(settings) if database_exists(settings) else None
+        if engine is not None:
+            require_current_schema(engine)
+        return _Run(settings, engine, options, inputs, weights, findings, progress).dry()
+    engine = connect(settings)
+    with only_writer(settings.data_dir):
+        if schema_status(engine) == "empty":
+            upgrade(engine)
+        require_current_schema(engine)
+        return _Run(settings, engine, options, inputs, weights, findings, progress).complete()
+
+
+class _Run:
+    """The state of one reindex on its way from images to a generation."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine | None,
+        options: ReindexOptions,
+        inputs: Inputs,
+        weights: Weights,
+        findings: Findings,
+        progress: Progress,
+    ) -> None:
+        self.settings = settings
+        self.maybe_engine = engine
+        self.options = options
+        self.inputs = inputs
+        self.weights = weights
+        self.findings = findings
+        self.progress = progress
+        self.encoder = CromaEncoder(options.encoder, weights, options.device)
+        self.embedded = self.chips = self.unchanged = self.clouded = 0
+        self.loading_s = 0.0
+        self.collection_id = self._find_collection()
+        self.recipe = self._recipe()
+        self.space = self._find_space()
+
+    @property
+    def engine(self) -> Engine:
+        """The catalog; a dry run over an empty folder has none."""
+        if self.maybe_engine is None:
+            raise TypeError("this run has no database")
+        return self.maybe_engine
+
+    # What is already there -------------------------------------------------------------------
+
+    def _find_collection(self) -> int | None:
+        if self.maybe_engine is None:
+            return None
+        with self.engine.connect() as connection:
+            found = find_collection(connection, self.inputs.collection)
+        return None if found is None else found[0]
+
+    def _find_space(self) -> SpaceRecord | None:
+        if self.maybe_engine is None:
+            return None
+        with self.engine.connect() as connection:
+            return find_space(
+                connection, self.recipe.digest, self.collection_id, new=self.options.full
+            )
+
+    def _recipe(self) -> Recipe:
+        recipe = Recipe(
+            encoder=self.options.encoder,
+            weights=self.weights,
+            bands=BANDS,
+            normalization=Normalization.ssl4eo(),
+            pooling=self.inputs.pooling,
+            image_px=IMAGE_PX,
+            dimensions=self.encoder.dimensions,
+        )
+        if self.options.normalization == "ssl4eo":
+            return recipe
+        return replace(recipe, normalization=self._dataset_normalization(recipe))
+
+    def _dataset_normalization(self, recipe: Recipe) -> Normalization:
+        """Statistics of this run, unless the collection froze its own before."""
+        frozen = None if self.options.full else self._frozen_statistics(recipe)
+        if frozen is not None:
+            return frozen
+        # The second pass will meet the same unusable images and name them.
+        statistics, bands = measure_statistics(self.inputs, Findings(), self.progress)
+        if (np.asarray(statistics.count) == 0).any():
+            raise ImageryError(
+                "--normalization dataset: no image has a valid pixel to measure; use other "
+                "images or --normalization ssl4eo.",
+                kind="no-valid-pixels",
+            )
+        return Normalization.dataset(bands, statistics.mean, statistics.std)
+
+    def _frozen_statistics(self, recipe: Recipe) -> Normalization | None:
+        if self.maybe_engine is None:
+            return None
+        with self.engine.connect() as connection:
+            space = collection_space(connection, self.inputs.collection)
+        if space is None or space.recipe["normalization"]["name"] != "dataset":
+            return None
+        frozen = Normalization.from_dict(space.recipe["normalization"])
+        same = replace(recipe, normalization=frozen).to_dict() == space.recipe
+        return frozen if same else None
+
+    # The work --------------------------------------------------------------------------------
+
+    def complete(self) -> ReindexReport:
+        """Embed, freeze the projection, publish."""
+        started = time.monotonic()
+        for batch in in_batches(self._work(), self.options.batch_size):
+            self._commit(batch)
+        seconds = time.monotonic() - started - self.loading_s
+        return self._report(self._publish(), seconds)
+
+    def dry(self) -> ReindexReport:
+        """Go through all pixels, but embed and write nothing."""
+        started = time.monotonic()
+        for _, prepared, _ in self._work():
+            self._count(prepared)
+        return self._report(None, time.monotonic() - started)
+
+    def _work(self) -> Iterator[tuple[FloatArray, list[Prepared], Chip]]:
+        """Chips with the parcels in them that are new or changed."""
+        for chip, plan in chips(self.inputs, self.findings, self.progress, "Embedding"):
+            prepared = prepare(
+                chip,
+                plan,
+                self.inputs.pooling,
+                self.encoder.patches_per_side,
+                self.findings,
+            )
+            known = self._known(chip.scene, prepared)
+            changed = [
+                parcel
+                for parcel in prepared
+                if not _same(parcel, known.get(parcel.parcel.parcel_id))
+            ]
+            if len(changed) < len(prepared):
+                self._keep([parcel for parcel in prepared if parcel not in changed])
+            if changed:
+                yield self._image(chip, changed), changed, chip
+
+    def _image(self, chip: Chip, prepared: Sequence[Prepared]) -> FloatArray:
+        """The encoder's input; empty where nothing will be embedded."""
+        if self.options.dry_run or not any(parcel.embeddable for parcel in prepared):
+            return np.empty(0, np.float32)
+        self._load_encoder()
+        return encoder_input(chip, self.recipe.normalization, self.encoder.image_px)
+
+    def _known(self, scene: str, prepared: Sequence[Prepared]) -> dict[str, Known]:
+        if self.maybe_engine is None or self.collection_id is None or not prepared:
+            return {}
+        space_id = None if self.space is None else self.space.id
+        ids = [parcel.parcel.parcel_id for parcel in prepared]
+        with self.engine.connect() as connection:
+            return known_observations(connection, self.collection_id, space_id, scene, ids)
+
+    def _keep(self, unchanged: Sequence[Prepared]) -> None:
+        """Leave vectors as they are; names and crops may have changed all the same."""
+        self.unchanged += len(unchanged)
+        if self.options.dry_run or self.collection_id is None:
+            return
+        with self.engine.begin() as connection:
+            save_parcels(connection, self.collection_id, [parcel.parcel for parcel in unchanged])
+
+    def _count(self, prepared: Sequence[Prepared]) -> int:
+        """Count a chip's parcels; returns how many of them are to be embedded."""
+        embeddable = sum(parcel.embeddable for parcel in prepared)
+        self.embedded += embeddable
+        self.clouded += len(prepared) - embeddable
+        self.chips += embeddable > 0
+        return embeddable
+
+    def _commit(self, batch: Sequence[tuple[FloatArray, list[Prepared], Chip]]) -> None:
+        """Embed a batch in one forward pass and write it in one transaction."""
+        to_embed = [
+            (image, [parcel for parcel in prepared if parcel.embeddable])
+            for image, prepared, _ in batch
+            if self._count(prepared)
+        ]
+        embeddings: dict[int, FloatArray] = {}
+        if to_embed:
+            images, parcels = zip(*to_embed, strict=True)
+            encoded = encode(self.encoder, images, parcels)
+            for chip_parcels, rows in zip(parcels, encoded, strict=True):
+                embeddings.update(zip(map(id, chip_parcels), rows, strict=True))
+        space = self._ensure_space()
+        records: list[ObservationRecord] = []
+        for _, prepared, chip in batch:
+            known = self._known(chip.scene, prepared)
+            records += [
+                _record(
+                    parcel, chip, known.get(parcel.parcel.parcel_id), embeddings.get(id(parcel))
+                )
+                for parcel in prepared
+            ]
+        self._write(space, records)
+
+    def _write(self, space: SpaceRecord, records: Sequence[ObservationRecord]) -> None:
+        vectors: list[FloatArray | None] = [None] * len(records)
+        if space.projection is not None:
+            vectors = [
+                None
+                if record.embedding is None
+                else space.projection.apply(record.embedding[None])[0]
+                for record in records
+            ]
+        with self.engine.begin() as connection:
+            collection_id = ensure_collection(connection, self.inputs.collection)
+            kept = count_kept_embeddings(connection, space.id)
+            room = len(records) if space.projection is None else MAX_ROWS_FOR_PCA - kept
+            save_observations(connection, collection_id, space.id, records, vectors, room)
+        self.collection_id = collection_id
+        if space.projection is None and kept + len(records) >= MAX_ROWS_FOR_PCA:
+            self._freeze_projection()
+
+    def _load_encoder(self) -> None:
+        started = time.monotonic()
+        self.encoder.load()
+        self.loading_s += time.monotonic() - started
+
+    def _ensure_space(self) -> SpaceRecord:
+        if self.space is None:
+            path = None if self.weights.path is None else str(self.weights.path.resolve())
+            with self.engine.begin() as connection:
+                space_id = create_space(connection, self.recipe.to_dict(), self.recipe.digest, path)
+                self.space = get_space(connection, space_id)
+        return self.space
+
+    def _freeze_projection(self) -> None:
+        """Fit the projection on what was embedded so far, and give every waiting row its vector."""
+        space = self._ensure_space()
+        with self.engine.begin() as connection:
+            _, sample = kept_embeddings(connection, space.id)
+            projection = Projection.fit(sample)
+            digest = space_digest(space.recipe, projection)
+            freeze_projection(connection, space.id, projection.kind, projection.to_bytes(), digest)
+            ids, embeddings = rows_without_vector(connection, space.id)
+            set_vectors(connection, ids.tolist(), projection.apply(embeddings))
+            self.space = get_space(connection, space.id)
+
+    # The end ---------------------------------------------------------------------------------
+
+    def _publish(self) -> Manifest | None:
+        """Publish a generation if the catalog holds vectors that the current one does not."""
+        if self.space is None or self.collection_id is None:
+            return None
+        with self.engine.begin() as connection:
+            kept = count_kept_embeddings(connection, self.space.id)
+            if self.weights.path is not None:
+                path = str(self.weights.path.resolve())
+                remember_weights_path(connection, self.space.id, path)
+            own = collection_space(connection, self.inputs.collection)
+        if kept == 0:
+            return None
+        if self.space.projection is None:
+            self._freeze_projection()
+        if own is not None and own.id == self.space.id and is_current(self.engine, own):
+            return self._current_manifest(own)
+        folder = self.settings.generations_dir
+        return build_generation(self.engine, folder, self.space.id, self.collection_id)
+
+    def _current_manifest(self, space: SpaceRecord | None) -> Manifest | None:
+        if space is None or space.current_generation_id is None:
+            return None
+        with self.engine.connect() as connection:
+            return Manifest.from_dict(get_generation(connection, space.current_generation_id))
+
+    def _report(self, manifest: Manifest | None, seconds: float) -> ReindexReport:
+        if manifest is None:
+            manifest = self._current_manifest(self.space)
+        parcels = observations = 0
+        if self.maybe_engine is not None and self.collection_id is not None:
+            with self.engine.connect() as connection:
+                parcels, observations = count_collection(connection, self.collection_id)
+        recipe = self.recipe.to_dict()
+        return ReindexReport(
+            generation=None if manifest is None else manifest.generation,
+            space=describe_space(recipe, None) if manifest is None else manifest.space,
+            collection=self.inputs.collection,
+            read=self.findings.read,
+            embedded=self.embedded,
+            chips=self.chips,
+            unchanged=self.unchanged,
+            clouded=self.clouded,
+            skipped=self.findings.skipped,
+            parcels=parcels,
+            observations=observations,
+            seconds=seconds,
+            recall_at_10=None if manifest is None else manifest.recall_at_10,
+            projection_recall_at_10=None if manifest is None else manifest.projection_recall_at_10,
+            projection=None if manifest is None else manifest.projection,
+            notes=[*notes_for(recipe), *self.findings.notes],
+            dry_run=self.options.dry_run,
+        )
+
+
+def _same(prepared: Prepared, known: Known | None) -> bool:
+    """Whether the catalog holds this observation, from these pixels, as far as it can be had."""
+    if known is None or known.fingerprint != prepared.fingerprint:
+        return False
+    return known.embedded == prepared.fingerprint or not prepared.embeddable
+
+
+def _record(
+    prepared: Prepared, chip: Chip, known: Known | None, embedding: FloatArray | None
+) -> ObservationRecord:
+    return ObservationRecord(
+        parcel=prepared.parcel,
+        scene=chip.scene,
+        source=chip.source,
+        acquired_at=chip.acquired_at,
+        processing_baseline=chip.processing_baseline,
+        state=prepared.state,
+        fingerprint=prepared.fingerprint,
+        known=known,
+        embedding=embedding,
+    )

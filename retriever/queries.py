@@ -1,0 +1,152 @@
+"""Typed questions: which parcels may answer, and how their parts are written."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from indexer.errors import InvalidInputError
+
+MAX_K = 1000
+"""Most matches that one search returns."""
+
+DEFAULT_K = 10
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_MONTH = re.compile(r"\d{4}-\d{2}")
+_YEAR = re.compile(r"\d{4}")
+
+
+@dataclass(frozen=True)
+class Bbox:
+    """A rectangle in degrees; ``west > east`` crosses the antimeridian, as in GeoJSON."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Bbox":
+        """Read ``west,south,east,north`` in degrees.
+
+        Raises:
+            InvalidInputError: If it is not four numbers within range (``invalid-bbox``).
+        """
+        try:
+            west, south, east, north = (float(part) for part in text.split(","))
+        except ValueError:
+            raise InvalidInputError(
+                f"bbox {text!r}: write four numbers, west,south,east,north in degrees.",
+                kind="invalid-bbox",
+            ) from None
+        if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
+            raise InvalidInputError(
+                f"bbox {text!r}: longitudes lie within -180 and 180, latitudes within -90 and 90, "
+                "and south is not above north; the order is west,south,east,north.",
+                kind="invalid-bbox",
+            )
+        return cls(west, south, east, north)
+
+    def __str__(self) -> str:
+        return f"{self.west:g},{self.south:g},{self.east:g},{self.north:g}"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A span of time, start included, end excluded; None is open."""
+
+    start: datetime | None
+    end: datetime | None
+    text: str
+    """As it was written."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Interval":
+        """Read an instant or interval as OGC API writes them.
+
+        ``2021-05-01/2021-06-30``, ``2021-05-01/..``, ``../2021-06``, ``2021-05-01T10:00:00Z``.
+        A date, month or year stands for all of it, also as the end of an interval. Times without
+        a zone are UTC.
+
+        Raises:
+            InvalidInputError: If it is none of these, or ends before it starts.
+        """
+        first, slash, last = text.strip().partition("/")
+        if not slash:
+            last = first
+        start = None if slash and first in ("", "..") else _span(first, text)[0]
+        end = None if slash and last in ("", "..") else _span(last, text)[1]
+        if start is not None and end is not None and end <= start:
+            raise InvalidInputError(
+                f"datetime {text!r}: it ends before it starts.", kind="invalid-datetime"
+            )
+        return cls(start, end, text.strip())
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _span(part: str, text: str) -> tuple[datetime, datetime]:
+    """First moment of a date or time, and the first moment after it."""
+    try:
+        if _YEAR.fullmatch(part):
+            year = int(part)
+            return datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+        if _MONTH.fullmatch(part):
+            start = datetime.fromisoformat(f"{part}-01").replace(tzinfo=UTC)
+            return start, (start + timedelta(days=32)).replace(day=1)
+        moment = datetime.fromisoformat(part)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        if _DAY.fullmatch(part):
+            return moment, moment + timedelta(days=1)
+        # Times are kept to the microsecond; the next one is the first that is outside.
+        return moment, moment + timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        raise InvalidInputError(
+            f"datetime {text!r}: write a date or time as 2021-05-01 or 2021-05-01T10:30:00Z, or an "
+            "interval as 2021-05-01/2021-06-30, with .. for an open end.",
+            kind="invalid-datetime",
+        ) from None
+
+
+@dataclass(frozen=True)
+class ParcelFilter:
+    """Conditions on the parcels and observations that may be returned; all must hold."""
+
+    collections: tuple[str, ...] = ()
+    """Empty means every collection of the same space."""
+    crops: tuple[str, ...] = ()
+    """Crop codes or names, compared without case; any of them."""
+    bbox: Bbox | None = None
+    """The parcel's bounding box touches it."""
+    interval: Interval | None = None
+    """The observation was acquired in it; observations without a time are not."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it lets everything through."""
+        return not (self.collections or self.crops or self.bbox or self.interval)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; only the conditions that were given."""
+        fields = {
+            "collections": list(self.collections) or None,
+            "crops": list(self.crops) or None,
+            "bbox": None if self.bbox is None else str(self.bbox),
+            "datetime": None if self.interval is None else str(self.interval),
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def check_k(k: int) -> int:
+    """Return k if it is usable.
+
+    Raises:
+        InvalidInputError: If it is below 1 or above ``MAX_K`` (``invalid-k``).
+    """
+    if not 1 <= k <= MAX_K:
+        raise InvalidInputError(
+            f"k is {k}; ask for at least 1 and at most {MAX_K} matches.", kind="invalid-k"
+        )
+    return k

@@ -1,0 +1,194 @@
+import numpy as np
+import pyproj
+import pytest
+import shapely
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from rasterio.crs import CRS
+from rasterio.transform import array_bounds
+from shapely import MultiPolygon, Point, Polygon, affinity, box
+
+from indexer.parcels.coverage import coverage, covered_fraction, inner_buffer, to_crs
+
+UTM = CRS.from_epsg(32631)
+NORTH_UP = Affine(10, 0, 500_000, 0, -10, 5_300_000)
+
+
+def rectangle(
+    left: float, top: float, right: float, bottom: float, transform: Affine = NORTH_UP
+) -> Polygon:
+    """A rectangle given in columns and rows, in map coordinates."""
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return Polygon([transform @ corner for corner in corners])
+
+
+def test_a_polygon_along_pixel_borders_covers_whole_pixels_only() -> None:
+    covered = coverage(rectangle(1, 1, 3, 2), NORTH_UP, (3, 4))
+    expected = [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(covered, expected)
+    assert covered.dtype == np.float32
+
+
+def test_half_pixels_count_half() -> None:
+    covered = coverage(rectangle(0.5, 0.5, 2, 2), NORTH_UP, (2, 3))
+    np.testing.assert_allclose(covered, [[0.25, 0.5, 0], [0.5, 1, 0]])
+
+
+def test_a_triangle_covers_half_of_its_diagonal_pixels() -> None:
+    triangle = Polygon([NORTH_UP @ corner for corner in [(0, 0), (0, 2), (2, 2)]])
+    np.testing.assert_allclose(coverage(triangle, NORTH_UP, (2, 2)), [[0.5, 0], [1, 0.5]])
+
+
+def test_a_polygon_over_everything_covers_every_pixel_exactly_once() -> None:
+    covered = coverage(rectangle(-3, -2, 30, 20), NORTH_UP, (12, 15))
+    assert (covered == 1).all()
+
+
+def test_a_polygon_as_large_as_the_grid_covers_every_pixel_exactly_once() -> None:
+    covered = coverage(box(*array_bounds(12, 15, NORTH_UP)), NORTH_UP, (12, 15))
+    assert (covered == 1).all()
+
+
+def test_a_polygon_cut_by_the_edge_covers_what_lies_inside() -> None:
+    covered = coverage(rectangle(-1, -1, 1.5, 1), NORTH_UP, (2, 3))
+    np.testing.assert_allclose(covered, [[1, 0.5, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        rectangle(50, 50, 60, 60),
+        rectangle(-9, -9, 0, 0),
+        Polygon(),
+        Polygon([(np.inf, np.inf), (np.inf, 0), (0, 0)]),
+    ],
+    ids=["apart", "touching a corner", "empty", "not finite"],
+)
+def test_a_polygon_elsewhere_covers_nothing(elsewhere: Polygon) -> None:
+    covered = coverage(elsewhere, NORTH_UP, (3, 4))
+    assert covered.shape == (3, 4)
+    assert not covered.any()
+
+
+def test_a_polygon_smaller_than_a_pixel_keeps_its_area() -> None:
+    covered = coverage(rectangle(1.4, 2.4, 1.5, 2.6), NORTH_UP, (4, 4))
+    assert covered[2, 1] == pytest.approx(0.02)
+    assert np.count_nonzero(covered) == 1
+
+
+def test_a_hole_is_not_covered() -> None:
+    holed = rectangle(0, 0, 3, 3) - rectangle(1, 1, 2, 1.5)
+    expected = [[1, 1, 1], [1, 0.5, 1], [1, 1, 1]]
+    np.testing.assert_allclose(coverage(holed, NORTH_UP, (3, 3)), expected)
+
+
+def test_the_parts_of_a_multipolygon_are_all_covered() -> None:
+    parts = MultiPolygon([rectangle(0, 0, 1, 1), rectangle(2, 1, 2.5, 2)])
+    np.testing.assert_allclose(coverage(parts, NORTH_UP, (2, 3)), [[1, 0, 0], [0, 0, 0.5]])
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Affine(10, 0, 500_000, 0, -20, 5_300_000),
+        Affine(1e-4, 0, 2.0, 0, -7e-5, 48.0),
+        Affine(10, 0, 500_000, 0, 10, 5_300_000),
+        Affine.translation(500_000, 5_300_000) @ Affine.rotation(30) @ Affine.scale(10, -15),
+    ],
+    ids=["not square", "degrees", "south-up", "rotated"],
+)
+def test_rows_and_columns_are_right_on_any_grid(transform: Affine) -> None:
+    covered = coverage(rectangle(1, 0, 2.5, 1, transform), transform, (2, 4))
+    np.testing.assert_allclose(covered, [[0, 1, 0.5, 0], [0, 0, 0, 0]], atol=1e-6)
+
+
+@given(
+    seed=st.integers(0, 10_000),
+    radius=st.floats(0.05, 12),
+    column=st.floats(-4, 16),
+    row=st.floats(-4, 12),
+    pixel=st.tuples(st.floats(0.5, 30), st.floats(0.5, 30)),
+)
+def test_covered_area_equals_the_area_of_the_intersection(
+    seed: int, radius: float, column: float, row: float, pixel: tuple[float, float]
+) -> None:
+    height, width = 8, 12
+    transform = Affine(pixel[0], 0, 500_000, 0, -pixel[1], 5_300_000)
+    # A star around a center is simple whatever its radii.
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 9)) + 1e-3 * np.arange(9)
+    radii = radius * rng.uniform(0.3, 1, 9)
+    points = zip(column + radii * np.cos(angles), row + radii * np.sin(angles), strict=True)
+    star = shapely.make_valid(Polygon([transform @ point for point in points]))
+    expected = star.intersection(box(*array_bounds(height, width, transform))).area
+
+    covered = coverage(star, transform, (height, width))
+
+    assert covered.min() >= 0
+    assert covered.max() <= 1
+    pixel_area = pixel[0] * pixel[1]
+    assert float(covered.sum(dtype=np.float64)) * pixel_area == pytest.approx(
+        expected, rel=1e-5, abs=1e-5 * pixel_area
+    )
+
+
+def test_covered_fraction_is_the_share_of_the_polygon_not_of_the_bounds() -> None:
+    assert covered_fraction(box(0, 0, 4, 1), (3, -10, 50, 50)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("polygon", "expected"),
+    [(box(1, 1, 2, 2), 1), (box(20, 20, 21, 21), 0), (Polygon(), 0)],
+    ids=["inside", "outside", "empty"],
+)
+def test_covered_fraction_at_its_ends(polygon: Polygon, expected: float) -> None:
+    assert covered_fraction(polygon, (0, 0, 10, 10)) == expected
+
+
+def test_to_crs_agrees_with_pyproj() -> None:
+    polygon = box(2.0, 48.0, 2.01, 48.01)
+    x, y = pyproj.Transformer.from_crs(4326, 32631, always_xy=True).transform(2.0, 48.0)
+    moved = to_crs(polygon, UTM)
+    assert moved.distance(Point(x, y)) < 1e-6
+    assert to_crs(polygon, pyproj.CRS.from_epsg(32631)).equals(moved)
+
+
+def test_to_crs_keeps_longitude_before_latitude() -> None:
+    polygon = box(2.0, 48.0, 2.01, 48.01)
+    assert to_crs(polygon, CRS.from_epsg(4326)).equals(polygon)
+
+
+def test_a_polygon_beyond_the_reach_of_a_crs_comes_back_empty() -> None:
+    pole = box(10, -90, 20, -89)
+    lambert = to_crs(pole, CRS.from_epsg(2154))
+    assert lambert.is_empty
+    assert not coverage(lambert, NORTH_UP, (3, 4)).any()
+
+
+def test_the_inner_buffer_takes_the_distance_from_every_side() -> None:
+    inner = inner_buffer(box(500_000, 5_300_000, 500_100, 5_300_050), UTM, 5)
+    assert inner.equals(box(500_005, 5_300_005, 500_095, 5_300_045))
+
+
+def test_the_inner_buffer_of_a_narrow_parcel_is_empty() -> None:
+    assert inner_buffer(box(500_000, 5_300_000, 500_100, 5_300_009), UTM, 5).is_empty
+
+
+def test_the_inner_buffer_of_nothing_is_nothing() -> None:
+    assert inner_buffer(Polygon(), UTM, 5).is_empty
+
+
+@pytest.mark.parametrize("epsg", [4326, 3857, 2263, 6933], ids=str)
+def test_the_inner_buffer_is_in_meters_on_the_ground_in_any_crs(epsg: int) -> None:
+    crs = pyproj.CRS.from_epsg(epsg)
+    # On the central meridian of the UTM zone, where a map meter is 0.9996 meters.
+    parcel = affinity.translate(box(0, 0, 100, 60), 500_000, 5_300_000)
+    there = pyproj.Transformer.from_crs(32631, crs, always_xy=True)
+    back = pyproj.Transformer.from_crs(crs, 32631, always_xy=True)
+
+    def move(geometry: Polygon, transformer: pyproj.Transformer) -> Polygon:
+        return shapely.transform(geometry, transformer.transform, interleaved=False)
+
+    inner = move(inner_buffer(move(parcel, there), crs, 5), back)
+    assert inner.hausdorff_distance(parcel.buffer(-5)) < 0.02
