@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 
 from indexer.embedding_space import Pooling
 from indexer.errors import ImageryError
-from indexer.imagery.reader import MAX_CHIP_PX, Scene
+from indexer.imagery.reader import Scene, check_chip_size
 from indexer.parcels.coverage import to_crs
 from indexer.parcels.parcel import Parcel, geodesic_area_m2
 
@@ -55,13 +55,8 @@ def whole_image(scene: Scene, collection: str) -> ChipPlan:
     Raises:
         ImageryError: If the file is far larger than a chip (``too-large``).
     """
+    check_chip_size(scene)
     height, width = scene.shape
-    if max(height, width) > MAX_CHIP_PX:
-        raise ImageryError(
-            f"{scene.source.path}: {height} x {width} px is a scene, not a chip (at most "
-            f"{MAX_CHIP_PX} px a side); give --parcels so that chips are cut around parcels.",
-            kind="too-large",
-        )
     footprint = footprint_lon_lat(scene)
     parcel = Parcel(
         collection=collection,

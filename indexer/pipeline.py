@@ -220,19 +220,23 @@ def encode(
     return [list(rows) for rows in encoder.encode(np.stack(images), weights)]
 
 
-def measure_statistics(
-    inputs: Inputs, findings: Findings, progress: Progress
-) -> tuple[BandStatistics, tuple[str, ...]]:
-    """Per-band statistics over the valid pixels of all chips, in one pass.
+def measure_normalization(inputs: Inputs, progress: Progress) -> Normalization:
+    """Z-score statistics over the valid pixels of all chips, in one streaming pass.
 
-    Returns:
-        The statistics and their bands.
+    Raises:
+        ImageryError: If no image has a valid pixel (``no-valid-pixels``).
     """
-    bands = inputs.reading.wanted
-    statistics = BandStatistics.empty(bands)
-    for chip, _ in chips(inputs, findings, progress, "Measuring statistics"):
+    statistics = BandStatistics.empty(inputs.reading.wanted)
+    # The pass that embeds will meet the same unusable images again, and names them.
+    for chip, _ in chips(inputs, Findings(), progress, "Measuring statistics"):
         statistics.update(chip.reflectance[:, chip.valid_mask])
-    return statistics, bands
+    if (statistics.count == 0).any():
+        raise ImageryError(
+            "--normalization dataset: no image has a valid pixel to measure; use other images or "
+            "--normalization ssl4eo.",
+            kind="no-valid-pixels",
+        )
+    return Normalization.dataset(inputs.reading.wanted, statistics.mean, statistics.std)
 
 
 def in_batches(

@@ -48,7 +48,6 @@ from indexer.catalog.writing import (
 from indexer.embedding_space import Recipe, describe_space, notes_for, space_digest
 from indexer.encoders.croma import BANDS, IMAGE_PX, CromaEncoder
 from indexer.encoders.weights import Weights, locate_weights
-from indexer.errors import ImageryError
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import build_generation, is_current
 from indexer.imagery.chip import Chip
@@ -63,7 +62,7 @@ from indexer.pipeline import (
     encode,
     encoder_input,
     in_batches,
-    measure_statistics,
+    measure_normalization,
     prepare,
 )
 from indexer.progress import Progress, Silent
@@ -227,17 +226,7 @@ class _Run:
     def _dataset_normalization(self, recipe: Recipe) -> Normalization:
         """Statistics of this run, unless the collection froze its own before."""
         frozen = None if self.options.full else self._frozen_statistics(recipe)
-        if frozen is not None:
-            return frozen
-        # The second pass will meet the same unusable images and name them.
-        statistics, bands = measure_statistics(self.inputs, Findings(), self.progress)
-        if (np.asarray(statistics.count) == 0).any():
-            raise ImageryError(
-                "--normalization dataset: no image has a valid pixel to measure; use other "
-                "images or --normalization ssl4eo.",
-                kind="no-valid-pixels",
-            )
-        return Normalization.dataset(bands, statistics.mean, statistics.std)
+        return frozen or measure_normalization(self.inputs, self.progress)
 
     def _frozen_statistics(self, recipe: Recipe) -> Normalization | None:
         if self.maybe_engine is None:

@@ -1,1 +1,65 @@
-"""The command line, one command per file."""
+"""The command line: ``parcelle``. One command per file; heavy imports wait for the command."""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import typer
+from pydantic import ValidationError
+
+from api.cli import (
+    check,
+    db,
+    demo,
+    embed,
+    export,
+    generations,
+    reindex,
+    serve,
+    similar,
+    state,
+)
+from api.cli.console import tell
+from indexer.errors import InvalidInputError, ParcelleError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+app = typer.Typer(
+    name="parcelle",
+    help="Search agricultural parcels seen from space: index images, find similar parcels, read "
+    "a parcel's state.",
+    epilog="Start with: parcelle demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command("demo")(demo.demo)
+app.command("reindex")(reindex.reindex)
+app.command("similar")(similar.similar)
+app.command("state")(state.state)
+app.command("serve")(serve.serve)
+app.command("embed")(embed.embed)
+app.command("export")(export.export)
+app.add_typer(generations.app, name="generations")
+app.add_typer(db.app, name="db")
+app.command("check")(check.check)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; what goes wrong on purpose becomes a message and an exit code."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except ParcelleError as error:
+        tell(f"Error [{error.kind}]: {error.message}")
+        sys.exit(EXIT_USAGE if isinstance(error, InvalidInputError) else EXIT_FAILED)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(str(part) for part in problem["loc"]).upper()
+            tell(f"Error [invalid-setting]: PARCELLE_{name}: {problem['msg']}")
+        sys.exit(EXIT_USAGE)
+    except OSError as error:
+        logging.getLogger(__name__).debug("operating system error", exc_info=True)
+        tell(f"Error [os-error]: {error}")
+        sys.exit(EXIT_FAILED)

@@ -1,6 +1,6 @@
 """Statements that read what the indexer needs of the catalog."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,51 @@ def collection_space(connection: Connection, name: str) -> SpaceRecord | None:
 def collection_names(connection: Connection) -> list[str]:
     """All collections, in alphabetical order."""
     return list(connection.scalars(select(Collection.name).order_by(Collection.name)))
+
+
+def collection_spaces(connection: Connection) -> dict[str, int | None]:
+    """All collections in alphabetical order, each with the row of its space."""
+    statement = select(Collection.name, Collection.space_id).order_by(Collection.name)
+    return {name: space_id for name, space_id in connection.execute(statement)}
+
+
+def rows_to_export(
+    connection: Connection, space_id: int, collection: str | None
+) -> Iterator[tuple[Any, ...]]:
+    """Vectors that are searched in a space, with what they belong to, in order of id.
+
+    Yields:
+        The vector as bytes, then the fields of ``vector_files.VectorRow``.
+    """
+    statement = (
+        select(
+            Embedding.vector,
+            Collection.name,
+            ParcelRow.parcel_id,
+            Observation.scene,
+            Observation.source,
+            Observation.acquired_at,
+            Observation.processing_baseline,
+            ParcelRow.crop_code,
+            ParcelRow.crop_name,
+            ParcelRow.area_m2,
+            ParcelRow.geometry,
+        )
+        .join(Observation, Observation.id == Embedding.observation_id)
+        .join(ParcelRow, ParcelRow.id == Observation.parcel_id)
+        .join(Collection, Collection.id == ParcelRow.collection_id)
+        .where(
+            Embedding.space_id == space_id,
+            Embedding.vector.is_not(None),
+            Embedding.superseded.is_(False),
+            Collection.space_id == space_id,
+        )
+        .order_by(Embedding.id)
+    )
+    if collection is not None:
+        statement = statement.where(Collection.name == collection)
+    for row in connection.execute(statement.execution_options(yield_per=10_000)):
+        yield tuple(row)
 
 
 def known_observations(
@@ -238,6 +283,12 @@ def list_generations(connection: Connection) -> list[dict[str, Any]]:
         }
         for row in rows
     ]
+
+
+def searched_spaces(connection: Connection) -> list[int]:
+    """Rows of the spaces that some collection is searched in."""
+    statement = select(Collection.space_id).where(Collection.space_id.is_not(None)).distinct()
+    return sorted(space for space in connection.scalars(statement) if space is not None)
 
 
 def next_generation_id(connection: Connection) -> int:

@@ -6,6 +6,7 @@ embed stays fast.
 
 import hashlib
 import importlib.metadata
+import os
 import re
 import socket
 import zipfile
@@ -70,6 +71,18 @@ def locate_weights(choice: str, encoder: str) -> Weights:
             kind="weights-not-found",
         )
     return Weights("file", sha256_of(path), path)
+
+
+def is_at_hand(choice: str) -> bool:
+    """Whether weights are on this machine, without fetching or checking them."""
+    if choice == "untrained":
+        return True
+    if choice != "pretrained":
+        return Path(choice).expanduser().is_file()
+    # Where torch.hub keeps its files, found without importing torch.
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch").expanduser()
+    home = Path(os.environ.get("TORCH_HOME", cache)).expanduser()
+    return any((home / "hub" / "checkpoints").glob("CROMA_*.pt"))
 
 
 def sha256_of(path: Path) -> str:

@@ -23,6 +23,7 @@ from indexer.catalog.reading import (
     get_space,
     kept_embeddings,
     next_generation_id,
+    searched_spaces,
 )
 from indexer.catalog.writing import publish_generation
 from indexer.errors import StorageError
@@ -100,6 +101,13 @@ def build_generation(
             manifest=manifest.to_dict(),
         )
     return manifest
+
+
+def rebuild(engine: Engine, folder: Path) -> list[Manifest]:
+    """Build and publish the index of every space that is searched, from the catalog alone."""
+    with engine.connect() as connection:
+        spaces = searched_spaces(connection)
+    return [build_generation(engine, folder, space_id, None) for space_id in spaces]
 
 
 def open_generation(folder: Path, manifest: Manifest) -> VectorIndex:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,10 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
-from indexer.errors import ImageryError, InvalidInputError
+from indexer.errors import ImageryError, InvalidInputError, NotFoundError
 from indexer.imagery.chip import BoolArray, Chip, FloatArray
 from indexer.imagery.masking import clear_sky, has_data
-from indexer.imagery.sources import ImageSource, time_in_name
+from indexer.imagery.sources import ImageSource, find_sources, time_in_name
 from indexer.sensors import (
     PROFILES,
     QUANTIFICATION,
@@ -218,6 +219,41 @@ class Scene:
             return stack
         offset = offset_dn(self.processing_baseline, self.acquired_at)
         return (stack + np.float32(offset)) / np.float32(QUANTIFICATION)
+
+
+def read_image(path: Path, options: ReadingOptions) -> Chip:
+    """Read one image as a whole: a file, or a folder of band files.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        InvalidInputError: If the path names several images.
+        ImageryError: If it cannot be read, or is far larger than a chip.
+    """
+    if not path.exists():
+        raise NotFoundError(f"{path}: no such file; check the path.", kind="file-not-found")
+    sources, _ = find_sources([path])
+    if len(sources) != 1:
+        raise InvalidInputError(
+            f"{path}: holds {len(sources)} images; name one of them.", kind="invalid-option"
+        )
+    scene = Scene.open(sources[0], options)
+    check_chip_size(scene)
+    return scene.read()
+
+
+def check_chip_size(scene: Scene) -> None:
+    """Refuse to take a whole scene as one chip.
+
+    Raises:
+        ImageryError: ``too-large``.
+    """
+    height, width = scene.shape
+    if max(height, width) > MAX_CHIP_PX:
+        raise ImageryError(
+            f"{scene.source.path}: {height} x {width} px is a scene, not a chip (at most "
+            f"{MAX_CHIP_PX} px a side); give --parcels so that chips are cut around parcels.",
+            kind="too-large",
+        )
 
 
 def baseline_doubt(chip: Chip) -> str | None:

@@ -46,6 +46,9 @@ def coverage(
         float32, shape ``shape``, within [0, 1]; all 0 where the polygon lies elsewhere.
     """
     covered = np.zeros(shape, dtype=np.float32)
+    if not np.isfinite(geometry.bounds).all():
+        # Empty, or reprojected from beyond the reach of the reference system.
+        return covered
     in_pixels = _to_pixels(geometry, transform)
     window = _window(in_pixels, shape)
     if window is None:
@@ -146,8 +149,6 @@ def _window(
 ) -> tuple[int, int, int, int] | None:
     """Rows from, to and columns from, to that the polygon can touch; None where it touches none."""
     west, south, east, north = in_pixels.bounds
-    if not np.isfinite([west, south, east, north]).all():
-        return None
     height, width = shape
     top, bottom = max(0, int(np.floor(-north))), min(height, int(np.ceil(-south)))
     left, right = max(0, int(np.floor(west))), min(width, int(np.ceil(east)))

@@ -205,7 +205,7 @@ def _load_with_gdal(path: Path, address: str, notes: list[str]) -> _Table:
             # count of features that a damaged file falls short of.
             layer = _choose_layer(path, notes) if is_geopackage else None
             declared = pyogrio.read_info(address, layer=layer)["features"] if is_geopackage else 0
-            meta, table = pyogrio.read_arrow(address, layer=layer, return_fids=True)
+            meta, table = _read_arrow(path, address, layer, notes)
             geometry_at = table.schema.get_all_field_indices(
                 meta["geometry_name"] or "wkb_geometry"
             )[-1]
@@ -228,6 +228,27 @@ def _load_with_gdal(path: Path, address: str, notes: list[str]) -> _Table:
         number_name=meta["fid_column"] if is_geopackage else None,
         numbers=table.column(0).to_pylist(),
     )
+
+
+def _read_arrow(
+    path: Path, address: str, layer: str | None, notes: list[str]
+) -> tuple[dict[str, Any], Any]:
+    """Read a layer's metadata and its table: feature numbers, attributes, geometry."""
+    import pyarrow as pa
+    import pyogrio
+
+    meta, table = pyogrio.read_arrow(address, layer=layer, return_fids=True)
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid:
+        if path.suffix.lower() not in (".shp", ".zip"):
+            raise
+        # Old shapefiles name no encoding; dBASE was written in the one of the machine.
+        notes.append(f"{path}: names no encoding (.cpg); its text was read as ISO-8859-1.")
+        meta, table = pyogrio.read_arrow(
+            address, layer=layer, return_fids=True, encoding="ISO-8859-1"
+        )
+    return meta, table
 
 
 def _is_curved(wkb: bytes | None) -> bool:
@@ -397,12 +418,14 @@ def _crs(path: Path, found: object) -> CRS:
             + (" A shapefile keeps it in its .prj." if path.suffix.lower() == ".shp" else ""),
             kind="crs-missing",
         )
+    name = str(found)
     try:
         crs = CRS.from_user_input(found)
+        name = crs.name
         _to_lonlat(crs)
     except (CRSError, ProjError) as error:
         raise ParcelsError(
-            f"{path}: its reference system {str(found)[:80]!r} is not tied to longitude and "
+            f"{path}: its reference system {name[:80]!r} is not tied to longitude and "
             f"latitude; {advice}",
             kind="crs-missing",
         ) from error

@@ -1,0 +1,112 @@
+"""``parcelle check``: is everything as it should be?"""
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from api.cli import options
+from api.cli.console import say, say_json
+from indexer.errors import ParcelleError
+from indexer.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+_LOW_DISK_BYTES = 1 << 30
+
+
+def check(as_json: options.AsJson = False) -> None:
+    """Examine database, schema, generations, weights and disk; exit code 1 if anything is wrong.
+
+    For example:
+
+      parcelle check --json
+    """
+    settings = Settings()
+    results = [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in examine(settings)]
+    good = all(result["ok"] for result in results)
+    if as_json:
+        say_json({"ok": good, "checks": results})
+    else:
+        for result in results:
+            say(f"{'ok    ' if result['ok'] else 'FAILED'}  {result['name']}: {result['detail']}")
+    if not good:
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> Iterator[tuple[str, bool, str]]:
+    """Each check's name, whether it passed, and what was found."""
+    from indexer.catalog.database import connect, database_exists, require_current_schema
+
+    yield _disk(settings)
+    if not database_exists(settings):
+        yield "database", False, f"{settings.resolved_database_url} is not there; run reindex"
+        return
+    try:
+        engine = connect(settings)
+        yield "database", True, engine.url.render_as_string(hide_password=True)
+        require_current_schema(engine)
+        yield "schema", True, "current"
+    except ParcelleError as error:
+        name = "schema" if "schema" in error.kind or "empty" in error.kind else "database"
+        yield name, False, error.message
+        return
+    yield from _generations(settings, engine)
+    yield _weights(settings)
+
+
+def _disk(settings: Settings) -> tuple[str, bool, str]:
+    folder = settings.data_dir.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    return "disk", free >= _LOW_DISK_BYTES, f"{free / (1 << 30):.1f} GiB free at {folder}"
+
+
+def _generations(settings: Settings, engine: "Engine") -> Iterator[tuple[str, bool, str]]:
+    from indexer.catalog.reading import current_extent, get_generation
+    from indexer.generations.manifest import Manifest
+    from indexer.generations.store import open_generation
+    from retriever.statements import published_spaces
+
+    with engine.connect() as connection:
+        published = published_spaces(connection)
+        if not published:
+            yield "generations", False, "none is published; run parcelle reindex"
+        for space_id, number in published:
+            name = f"generation {number}"
+            manifest = Manifest.from_dict(get_generation(connection, number))
+            extent = current_extent(connection, space_id)
+            try:
+                index = open_generation(settings.generations_dir, manifest)
+            except ParcelleError as error:
+                yield name, False, error.message
+                continue
+            if index.rows != manifest.rows:
+                yield name, False, f"{index.rows} vectors, {manifest.rows} were published"
+            elif extent != (manifest.rows, manifest.last_id):
+                yield (
+                    name,
+                    False,
+                    f"{manifest.rows} vectors, but the database holds {extent[0]}; a reindex did "
+                    "not end: run it again, or parcelle generations rebuild",
+                )
+            else:
+                yield (
+                    name,
+                    True,
+                    f"{index.rows} vectors, digest as published, space "
+                    f"{manifest.space_digest[:12]}",
+                )
+
+
+def _weights(settings: Settings) -> tuple[str, bool, str]:
+    from indexer.encoders.weights import is_at_hand
+
+    found = is_at_hand(settings.croma_weights)
+    detail = f"PARCELLE_CROMA_WEIGHTS={settings.croma_weights}"
+    if not found:
+        detail += ": not on this machine yet; images cannot be embedded until it is"
+    return "weights", True, detail

@@ -1,0 +1,126 @@
+"""What a person sees: results on stdout, progress and messages on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+# A table that goes to a file or pipe must not be cut to the width of a terminal.
+_WIDTH_WITHOUT_TERMINAL = 200
+_SHOWN_SKIPS = 10
+
+
+def stdout() -> Console:
+    """Where results go."""
+    width = None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL
+    return Console(file=sys.stdout, width=width, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def stderr() -> Console:
+    """Where progress and messages go."""
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """A line of result; the text is no markup."""
+    stdout().print(text, markup=False)
+
+
+def tell(text: str) -> None:
+    """A message beside the result, on stderr."""
+    stderr().print(text, markup=False)
+
+
+def tell_notes(notes: Iterable[str]) -> None:
+    """What must be said beside an answer."""
+    for note in notes:
+        tell(f"Note: {note}")
+
+
+def say_json(content: dict[str, Any] | list[Any]) -> None:
+    """One JSON value on stdout, characters of every script as they are."""
+    sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def say_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, right: set[str]) -> None:
+    """A plain table; ``right`` names the columns of numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
+    for row in rows:
+        # Crop names and ids are data, not markup.
+        table.add_row(*(Text(cell) for cell in row))
+    stdout().print(table)
+
+
+def tell_skipped(skipped: list[Any]) -> None:
+    """Name what a batch left out, the first of many."""
+    for entry in skipped[:_SHOWN_SKIPS]:
+        tell(f"Skipped [{entry.kind}] {entry.reason}")
+    if len(skipped) > _SHOWN_SKIPS:
+        tell(f"... and {len(skipped) - _SHOWN_SKIPS} more; --json names them all.")
+
+
+class _RateColumn(ProgressColumn):
+    """Chips per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.2f} chips/s")
+
+
+class Bar:
+    """A progress bar on stderr with rate and remaining time."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def start(self, task: str, total: int) -> None:
+        """Show a bar for a task of so many chips."""
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("chips"),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TextColumn("remaining"),
+            TimeRemainingColumn(),
+            console=stderr(),
+        )
+        self._task = self._progress.add_task(task, total=total)
+        self._total = total
+        self._progress.start()
+
+    def extend(self, more: int) -> None:
+        """Correct the number of chips."""
+        if self._progress is not None and more:
+            self._total += more
+            self._progress.update(self._task, total=self._total)
+
+    def advance(self, done: int) -> None:
+        """Move on."""
+        if self._progress is not None:
+            self._progress.advance(self._task, done)
+
+    def finish(self) -> None:
+        """Leave the finished bar standing."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

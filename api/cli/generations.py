@@ -1,0 +1,84 @@
+"""``parcelle generations``: the published builds of the vector index."""
+
+import typer
+
+from api.cli import options
+from api.cli.console import say, say_json, say_table
+from indexer.settings import Settings
+
+app = typer.Typer(help="The published builds of the vector index.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """The published builds of the vector index."""
+
+
+@app.command("list")
+def list_all(as_json: options.AsJson = False) -> None:
+    """List the generations, latest first; those marked answer searches now.
+
+    For example:
+
+      parcelle generations list --json
+    """
+    from indexer.catalog.database import connect, require_current_schema
+    from indexer.catalog.reading import list_generations
+    from indexer.generations.manifest import Manifest
+
+    engine = connect(Settings())
+    require_current_schema(engine)
+    with engine.connect() as connection:
+        found = list_generations(connection)
+    if as_json:
+        say_json({"generations": found})
+        return
+    if not found:
+        say("No generation is published yet; run parcelle reindex.")
+        return
+    rows = []
+    for entry in found:
+        current, published_at = entry.pop("current"), entry.pop("published_at")
+        manifest = Manifest.from_dict(entry)
+        kept = manifest.projection_recall_at_10
+        rows.append(
+            (
+                "*" if current else "",
+                str(manifest.generation),
+                published_at[:16].replace("T", " "),
+                str(manifest.rows),
+                f"{manifest.nlist}/{manifest.nprobe}",
+                f"{manifest.recall_at_10:.3f}",
+                "-" if kept is None else f"{kept:.3f}",
+                f"{manifest.space_digest[:12]} {manifest.space['encoder']} "
+                f"({manifest.space['weights']}, {manifest.space['pooling']})",
+            )
+        )
+    say_table(
+        ("", "generation", "published", "rows", "nlist/nprobe", "recall@10", "projection", "space"),
+        rows,
+        right={"generation", "rows", "nlist/nprobe", "recall@10", "projection"},
+    )
+
+
+@app.command()
+def rebuild() -> None:
+    """Build the indexes again from the database and publish them; nothing is embedded.
+
+    For example:
+
+      parcelle generations rebuild
+    """
+    from indexer.catalog.database import connect, require_current_schema
+    from indexer.generations.store import rebuild as run
+    from indexer.lock import only_writer
+
+    settings = Settings()
+    engine = connect(settings)
+    require_current_schema(engine)
+    with only_writer(settings.data_dir):
+        published = run(engine, settings.generations_dir)
+    for manifest in published:
+        say(f"Generation {manifest.generation} answers with {manifest.rows} vectors.")
+    if not published:
+        say("There are no vectors to build an index of; run parcelle reindex.")

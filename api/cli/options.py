@@ -1,0 +1,133 @@
+"""Options that several commands share, with the words that their help says."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How matches are written."""
+
+    table = "table"
+    json = "json"
+    geojson = "geojson"
+
+
+class StateFormat(StrEnum):
+    """How a state is written."""
+
+    text = "text"
+    json = "json"
+
+
+class Normalization(StrEnum):
+    """How reflectance becomes the encoder's input."""
+
+    ssl4eo = "ssl4eo"
+    dataset = "dataset"
+
+
+class Pooling(StrEnum):
+    """What an embedding averages over."""
+
+    image = "image"
+    parcel = "parcel"
+
+
+class Device(StrEnum):
+    """Where the encoder runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Imagery = Annotated[
+    list[str],
+    typer.Argument(
+        help="GeoTIFF files, folders (searched in depth) or quoted globs: chips, scenes, or "
+        "folders with one file per band.",
+        show_default=False,
+    ),
+]
+ParcelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--parcels",
+        help="Parcels to find on the images: GeoPackage, GeoJSON, Shapefile or GeoParquet. "
+        "Without it, each image is one parcel.",
+    ),
+]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the parcels' ids.")]
+CropColumn = Annotated[
+    str | None, typer.Option("--crop-column", help="Column of the parcels' crop names.")
+]
+IntoCollection = Annotated[
+    str, typer.Option("--collection", help="Name of the set that the parcels belong to.")
+]
+InCollection = Annotated[
+    str | None,
+    typer.Option("--collection", help="The parcel's collection; needed where ids repeat."),
+]
+Encoder = Annotated[str, typer.Option("--encoder", help="croma-large or croma-base.")]
+WeightsChoice = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        help="pretrained, a weight file, or untrained (random, for trials). "
+        "Default: PARCELLE_CROMA_WEIGHTS, else pretrained.",
+    ),
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(
+        "--bands",
+        help="Band of each layer, for files that do not say: eurosat, l1c, l2a, or a list such "
+        "as B02,B03,B04,-,B08 ('-' passes a layer over).",
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        help="Sentinel-2 processing baseline of all images; from 04.00 on, 1000 is subtracted "
+        "from the digital numbers. Default: as the file or its name tells.",
+    ),
+]
+NormalizationChoice = Annotated[
+    Normalization,
+    typer.Option(
+        "--normalization",
+        help="ssl4eo: the statistics CROMA was pretrained with; dataset: this run's own, then "
+        "frozen for the collection.",
+    ),
+]
+PoolingChoice = Annotated[
+    Pooling | None,
+    typer.Option(
+        "--pooling",
+        help="Average over the parcel's patches, or over the whole image. Default: parcel where "
+        "--parcels is given, else image.",
+    ),
+]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Chips in one forward pass.")]
+DeviceChoice = Annotated[Device, typer.Option("--device", help="Where the encoder runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Crops = Annotated[
+    list[str] | None,
+    typer.Option("--crop", help="Only parcels of this crop code or name; may be repeated."),
+]
+BboxText = Annotated[
+    str | None,
+    typer.Option("--bbox", metavar="W,S,E,N", help="Only parcels that touch it, in degrees."),
+]
+DatetimeText = Annotated[
+    str | None,
+    typer.Option(
+        "--datetime",
+        metavar="INTERVAL",
+        help="Only observations in it: 2021-05-01/2021-06-30, ../2021-06, 2021.",
+    ),
+]

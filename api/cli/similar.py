@@ -1,0 +1,137 @@
+"""``parcelle similar``: which parcels look like this one?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli import options
+from api.cli.console import say, say_json, say_table, tell_notes
+from indexer.errors import InvalidInputError
+from indexer.settings import Settings
+
+if TYPE_CHECKING:
+    from indexer.imagery.chip import Chip
+    from retriever.queries import ParcelFilter
+    from retriever.results import Matches
+
+
+def similar(
+    parcel_id: Annotated[
+        str | None, typer.Argument(help="Id of a stored parcel.", show_default=False)
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option("--image", help="Ask with an image instead: a chip, or a folder of bands."),
+    ] = None,
+    collection: options.InCollection = None,
+    k: Annotated[int, typer.Option("-k", help="Matches wanted, 1 to 1000.")] = 10,
+    within: Annotated[
+        list[str] | None,
+        typer.Option("--within", help="Only parcels of this collection; may be repeated."),
+    ] = None,
+    crop: options.Crops = None,
+    bbox: options.BboxText = None,
+    datetime: options.DatetimeText = None,
+    observations: Annotated[
+        bool,
+        typer.Option("--observations", help="Each observation, not each parcel's best one."),
+    ] = False,
+    bands: options.Bands = None,
+    baseline: options.Baseline = None,
+    output: Annotated[
+        options.Format, typer.Option("--format", help="How matches are written.")
+    ] = options.Format.table,
+) -> None:
+    """Find the parcels that look like a stored parcel, or like an image.
+
+    For example:
+
+      parcelle similar demo-017 -k 5 --crop "winter wheat" --datetime 2023-05
+
+      parcelle similar --image chip.tif --bands l2a --format geojson
+    """
+    from retriever.search import ParcelSearcher
+
+    if (parcel_id is None) == (image is None):
+        raise InvalidInputError(
+            "Name one parcel id, or one image with --image FILE.", kind="invalid-option"
+        )
+    where = filter_from(crop, bbox, datetime, within)
+    searcher = ParcelSearcher.open(Settings())
+    if parcel_id is not None:
+        matches = searcher.similar_by_id(
+            parcel_id, collection=collection, k=k, where=where, observations=observations
+        )
+    else:
+        assert image is not None
+        chip = read_query_image(image, bands, baseline)
+        matches = searcher.similar_by_chip(
+            chip, collection=collection, k=k, where=where, observations=observations
+        )
+    show(matches, output)
+
+
+def filter_from(
+    crops: list[str] | None,
+    bbox: str | None,
+    datetime: str | None,
+    collections: list[str] | None = None,
+) -> "ParcelFilter":
+    """The filter that the options describe."""
+    from retriever.queries import Bbox, Interval, ParcelFilter
+
+    return ParcelFilter(
+        collections=tuple(collections or ()),
+        crops=tuple(crops or ()),
+        bbox=None if bbox is None else Bbox.parse(bbox),
+        interval=None if datetime is None else Interval.parse(datetime),
+    )
+
+
+def read_query_image(image: Path, bands: str | None, baseline: str | None) -> "Chip":
+    """Read the one image that asks."""
+    from indexer.imagery.reader import ReadingOptions, read_image
+    from indexer.sensors import parse_bands, parse_baseline
+
+    return read_image(
+        image,
+        ReadingOptions(
+            bands=None if bands is None else parse_bands(bands),
+            baseline=None if baseline is None else parse_baseline(baseline),
+        ),
+    )
+
+
+def show(matches: "Matches", output: options.Format) -> None:
+    """Write matches in the chosen form."""
+    if output is options.Format.json:
+        say_json(matches.to_dict())
+        return
+    if output is options.Format.geojson:
+        say_json(matches.to_geojson())
+        return
+    query = matches.query
+    asked = query.get("id") or query.get("image")
+    seen = f", seen {query['datetime'][:10]}" if query.get("datetime") else ""
+    say(
+        f"Parcels like {asked}{seen} (generation {matches.generation}, "
+        f"space {matches.space['id']}):"
+    )
+    say_table(
+        ("rank", "score", "id", "crop", "area ha", "seen", "collection"),
+        [
+            (
+                str(match.rank),
+                f"{match.score:.4f}",
+                match.parcel_id,
+                match.crop_name or match.crop_code or "-",
+                "-" if match.area_m2 is None else f"{match.area_m2 / 10_000:.2f}",
+                "-" if match.acquired_at is None else f"{match.acquired_at:%Y-%m-%d}",
+                match.collection,
+            )
+            for match in matches.matches
+        ],
+        right={"rank", "score", "area ha"},
+    )
+    tell_notes(matches.notes)

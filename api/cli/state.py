@@ -1,0 +1,68 @@
+"""``parcelle state``: what state is this parcel in?"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from api.cli import options
+from api.cli.console import say, say_json, say_table
+from api.cli.similar import filter_from
+from indexer.settings import Settings
+
+if TYPE_CHECKING:
+    from retriever.state import ParcelState
+
+# The indices that fit a terminal; --format json gives all, with their spread.
+_SHOWN = ("NDVI", "NDMI", "NDWI", "EVI", "NDREI")
+
+
+def state(
+    parcel_id: Annotated[str, typer.Argument(help="Id of a stored parcel.")],
+    collection: options.InCollection = None,
+    datetime: options.DatetimeText = None,
+    output: Annotated[
+        options.StateFormat, typer.Option("--format", help="How the state is written.")
+    ] = options.StateFormat.text,
+) -> None:
+    """Show what each observation measured on a parcel: valid pixels, spectral indices, reliability.
+
+    For example:
+
+      parcelle state demo-017 --datetime 2023-05/2023-07
+    """
+    from retriever.search import ParcelSearcher
+
+    searcher = ParcelSearcher.open(Settings())
+    found = searcher.state(
+        parcel_id, collection=collection, where=filter_from(None, None, datetime)
+    )
+    if output is options.StateFormat.json:
+        say_json(found.to_dict())
+    else:
+        show(found)
+
+
+def show(found: "ParcelState") -> None:
+    """Write a state as text."""
+    crop = found.crop_name or found.crop_code or "crop unknown"
+    area = "area unknown" if found.area_m2 is None else f"{found.area_m2 / 10_000:.2f} ha"
+    say(f"Parcel {found.parcel_id} of {found.collection}: {crop}, {area}.")
+    say("Medians over the valid pixels, weighted by how much of each lies inside; unitless.")
+    say_table(
+        ("seen", "valid", "cloud", "reliable", *_SHOWN, "scene"),
+        [
+            (
+                "-" if seen.acquired_at is None else f"{seen.acquired_at:%Y-%m-%d}",
+                f"{seen.valid_pixels:.1f} px ({seen.valid_fraction:.0%})",
+                "-" if seen.cloud_cover_percent is None else f"{seen.cloud_cover_percent:.0f} %",
+                "yes" if seen.reliable else "no",
+                *(
+                    f"{seen.indices[name]['median']:.3f}" if name in seen.indices else "-"
+                    for name in _SHOWN
+                ),
+                seen.scene,
+            )
+            for seen in found.observations
+        ],
+        right={"valid", "cloud", *_SHOWN},
+    )
