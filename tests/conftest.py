@@ -1,10 +1,16 @@
 """Fixtures for every floor."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import pytest
+
+from indexer.encoders import croma
+from indexer.landscape import Landscape, draw_landscape
+from indexer.reindex import ReindexOptions, reindex
+from indexer.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +27,39 @@ def test_data() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def tiny_croma() -> Iterator[str]:
+    """Name of a CROMA of one layer that stands for the large one; use it untrained."""
+    with pytest.MonkeyPatch.context() as patch:
+        # torchgeo computes the position bias for num_heads, but always builds 16 of them.
+        architecture = {"encoder_dim": 512, "encoder_depth": 1, "num_heads": 16}
+        patch.setitem(croma.ARCHITECTURES, "croma-tiny", architecture)
+        yield "croma-tiny"
+
+
+@pytest.fixture(scope="session")
+def demo_landscape(tmp_path_factory: pytest.TempPathFactory) -> Landscape:
+    """About 16 parcels, drawn on three dates of 2023; the second has a cloud."""
+    return draw_landscape(
+        tmp_path_factory.mktemp("landscape"),
+        size_px=130,
+        dates=(date(2023, 4, 24), date(2023, 5, 29), date(2023, 8, 12)),
+        parcels_across=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def demo_index(
+    tmp_path_factory: pytest.TempPathFactory, demo_landscape: Landscape, tiny_croma: str
+) -> Settings:
+    """Settings of ``demo_landscape`` indexed as collection ``demo``; only to be read."""
+    settings = Settings(
+        data_dir=tmp_path_factory.mktemp("index"), database_url="", croma_weights="untrained"
+    )
+    options = ReindexOptions(
+        encoder=tiny_croma, parcels=demo_landscape.parcels_file, collection="demo", device="cpu"
+    )
+    reindex(settings, demo_landscape.scenes, options)
+    return settings

@@ -90,8 +90,8 @@ def _generations(settings: Settings, engine: "Engine") -> Iterator[tuple[str, bo
                 yield (
                     name,
                     False,
-                    f"{manifest.rows} vectors, but the database holds {extent[0]}; a reindex did "
-                    "not end: run it again, or parcelle generations rebuild",
+                    f"{manifest.rows} vectors, but the database has moved on to {extent[0]} "
+                    "since: a reindex did not end; run it again, or parcelle generations rebuild",
                 )
             else:
                 yield (

@@ -15,7 +15,6 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -76,12 +75,20 @@ def tell_skipped(skipped: list[Any]) -> None:
         tell(f"... and {len(skipped) - _SHOWN_SKIPS} more; --json names them all.")
 
 
-class _RateColumn(ProgressColumn):
-    """Chips per second."""
+class _PaceColumn(ProgressColumn):
+    """Chips per second since the start, and the time that the rest takes at that pace.
+
+    Chips come in batches; a rate over the last moments would jump with each.
+    """
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.2f} chips/s")
+        """Both, or nothing before the first batch is done."""
+        if not task.completed or not task.elapsed:
+            return Text("")
+        rate = task.completed / task.elapsed
+        left_s = round(((task.total or 0) - task.completed) / rate)
+        left = f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02}"
+        return Text(f"{rate:.2f} chips/s, {left} left", no_wrap=True)
 
 
 class Bar:
@@ -95,13 +102,11 @@ class Bar:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("chips"),
-            _RateColumn(),
             TimeElapsedColumn(),
-            TextColumn("remaining"),
-            TimeRemainingColumn(),
+            _PaceColumn(),
             console=stderr(),
         )
         self._task = self._progress.add_task(task, total=total)

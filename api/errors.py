@@ -1,0 +1,213 @@
+"""Error class to HTTP status; every error is one ``application/problem+json`` (RFC 9457)."""
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+
+from indexer.errors import (
+    ConflictError,
+    GenerationMismatchError,
+    ImageryError,
+    InvalidInputError,
+    NotFoundError,
+    ParcelleError,
+    ParcelsError,
+    StorageError,
+    WeightsError,
+)
+
+_log = logging.getLogger(__name__)
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+STATUS: Final[dict[type[ParcelleError], HTTPStatus]] = {
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    InvalidInputError: HTTPStatus.BAD_REQUEST,
+    ImageryError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ParcelsError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    WeightsError: HTTPStatus.SERVICE_UNAVAILABLE,
+    GenerationMismatchError: HTTPStatus.CONFLICT,
+    ConflictError: HTTPStatus.CONFLICT,
+    StorageError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+"""One line for each branch of the error tree."""
+
+# Messages of these speak to the operator: they name files, folders and database addresses.
+_TOLD_TO_CLIENTS: Final[dict[type[ParcelleError], str]] = {
+    StorageError: "The index cannot be used as it is. Try again later; the service's log says why.",
+    WeightsError: "The encoder's weights cannot be used. The service's log says why.",
+}
+
+_HTTP_KINDS: Final = {
+    HTTPStatus.NOT_FOUND: "route-not-found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
+}
+
+
+class Problem(BaseModel):
+    """What went wrong and what to do about it, in the form of RFC 9457."""
+
+    type: str = Field(description="The kind as a URN.", examples=["urn:parcelle:problem:invalid-k"])
+    title: str = Field(description="The kind in words.", examples=["Invalid k"])
+    status: int = Field(description="The HTTP status.", examples=[400])
+    detail: str = Field(
+        description="The thing, what was found, and what to do.",
+        examples=["k is 0; ask for at least 1 and at most 1000 matches."],
+    )
+    instance: str = Field(
+        description="The path that was asked.",
+        examples=["/collections/demo/items/demo-017/similar"],
+    )
+    kind: str = Field(
+        description="A stable word that programs may rely on.", examples=["invalid-k"]
+    )
+
+
+class RequestError(Exception):
+    """A request that fails in the HTTP door itself, before any question is put.
+
+    Args:
+        status: Of the response.
+        kind: A stable word, as ``ParcelleError`` has it.
+        detail: What was found and what to do.
+        headers: To be sent with the problem.
+    """
+
+    def __init__(
+        self,
+        status: HTTPStatus,
+        *,
+        kind: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.headers = headers
+
+
+def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """What OpenAPI says about errors: these statuses, and that any other looks the same."""
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    described: dict[int | str, dict[str, Any]] = {
+        int(status): {"description": status.phrase, "content": content} for status in statuses
+    }
+    return described | {"default": {"description": "Any other problem", "content": content}}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Have the application answer every error with a problem."""
+    app.add_exception_handler(ParcelleError, _on_parcelle_error)
+    app.add_exception_handler(RequestError, _on_request_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    for lost in (OperationalError, InterfaceError, PoolTimeoutError):
+        app.add_exception_handler(lost, _on_lost_database)
+    app.add_exception_handler(Exception, _on_unexpected)
+
+
+def status_of(error: ParcelleError) -> HTTPStatus:
+    """The HTTP status of an error, by its class or the nearest one above."""
+    for ancestor in type(error).__mro__:
+        if ancestor in STATUS:
+            return STATUS[ancestor]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+async def _on_parcelle_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ParcelleError)
+    status = status_of(error)
+    detail = error.message
+    for confidential, told in _TOLD_TO_CLIENTS.items():
+        if isinstance(error, confidential):
+            detail = told
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.error("%s: %s (%s)", _asked(request), error.message, error.kind)
+    return _problem(request, status, error.kind, detail)
+
+
+async def _on_request_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestError)
+    return _problem(request, error.status, error.kind, error.detail, error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    detail = " ".join(_complaint(found) for found in error.errors())
+    return _problem(request, HTTPStatus.BAD_REQUEST, "invalid-request", detail)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    kind = _HTTP_KINDS.get(status, status.phrase.lower().replace(" ", "-"))
+    detail = f"{error.detail}."
+    if status is HTTPStatus.NOT_FOUND:
+        detail = f"There is nothing at {_path(request)}; GET / tells what there is."
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "GET")
+        detail = f"{_path(request)} does not answer {request.method}; use {allowed}."
+    return _problem(request, status, kind, detail, error.headers)
+
+
+async def _on_lost_database(request: Request, error: Exception) -> JSONResponse:
+    _log.error("%s: the database does not answer: %s", _asked(request), error)
+    detail = _TOLD_TO_CLIENTS[StorageError]
+    return _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, "database-unreachable", detail)
+
+
+async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:
+    # Starlette raises it on to the server, which logs the traceback.
+    _log.error("%s: unexpected %s", _asked(request), type(error).__name__)
+    detail = "The service failed unexpectedly; its log says where. The request may be fine."
+    return _problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
+
+
+def _problem(
+    request: Request,
+    status: HTTPStatus,
+    kind: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    problem = Problem(
+        type=f"urn:parcelle:problem:{kind}",
+        title=kind.replace("-", " ").capitalize(),
+        status=status,
+        detail=detail,
+        instance=_path(request),
+        kind=kind,
+    )
+    return JSONResponse(
+        problem.model_dump(), status, headers=headers and dict(headers), media_type=PROBLEM_JSON
+    )
+
+
+def _complaint(found: Mapping[str, Any]) -> str:
+    """One parameter's fault: its name, what was given, what was expected."""
+    # ("query", "k"), or ("query", "crop", 0) for the first of several.
+    name = found["loc"][1] if len(found["loc"]) > 1 else "of the request"
+    given = found.get("input")
+    value = f" is {given[:60]!r}" if isinstance(given, str) else ""
+    return f"Parameter {name}{value}: {found['msg']}."
+
+
+def _path(request: Request) -> str:
+    """The path without the query, which may hold what is not to be repeated."""
+    return quote(request.scope["path"])
+
+
+def _asked(request: Request) -> str:
+    return f"{request.method} {_path(request)}"

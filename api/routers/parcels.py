@@ -1,0 +1,217 @@
+"""``/collections/{collection}/items/{parcel_id}``: a parcel, its look-alikes, its state."""
+
+from http import HTTPStatus
+from typing import Annotated, Any, Final
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import StringConstraints
+
+from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
+from api.errors import problem_responses
+from retriever.queries import DEFAULT_K, MAX_K, Bbox, Interval, ParcelFilter
+from retriever.results import feature, iso
+from retriever.state import ParcelState
+
+GEOJSON: Final = "application/geo+json"
+
+# PostgreSQL refuses text that holds a NUL; nothing stored can match it anyway.
+_Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
+
+CollectionName = Annotated[
+    _Text, Path(description="Name of the parcel's collection.", examples=["demo"])
+]
+ParcelId = Annotated[
+    _Text,
+    Path(description="Id of the parcel, percent-encoded where need be.", examples=["demo-017"]),
+]
+DatetimeText = Annotated[
+    str | None,
+    Query(
+        alias="datetime",
+        description="Only observations acquired then: a date, a time, or an interval with `..` "
+        "for an open end. A date stands for the whole day, a month for the whole month.",
+        examples=["2023-04-01/2023-06-30"],
+    ),
+]
+
+
+class GeoJSONResponse(JSONResponse):
+    """RFC 7946."""
+
+    media_type = GEOJSON
+
+
+_PROBLEMS: Final = problem_responses(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+_FEATURE_SCHEMA: Final = {
+    "type": "object",
+    "required": ["type", "id", "geometry", "properties"],
+    "properties": {
+        "type": {"const": "Feature"},
+        "id": {"type": "string"},
+        "geometry": {"type": ["object", "null"]},
+        "properties": {"type": "object"},
+    },
+}
+_MATCHES_SCHEMA: Final = {
+    "type": "object",
+    "required": ["type", "features", "query", "generation", "space", "notes"],
+    "properties": {
+        "type": {"const": "FeatureCollection"},
+        "features": {"type": "array", "items": _FEATURE_SCHEMA},
+        "numberReturned": {"type": "integer"},
+        "query": {"type": "object"},
+        "generation": {"type": "integer"},
+        "space": {"type": "object"},
+        "notes": {"type": "array", "items": {"type": "string"}},
+    },
+}
+_STATE_SCHEMA: Final = {
+    "type": "object",
+    "required": ["collection", "id", "observations"],
+    "properties": {
+        "collection": {"type": "string"},
+        "id": {"type": "string"},
+        "observations": {"type": "array", "items": {"type": "object"}},
+    },
+}
+
+router = APIRouter(
+    prefix="/collections/{collection}/items",
+    tags=["parcels"],
+    dependencies=[KeyDep, KnownParametersDep],
+    responses=_PROBLEMS,
+)
+
+
+def _answer(description: str, media_type: str, schema: dict[str, Any]) -> dict[int | str, Any]:
+    return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
+
+
+def _filter(
+    collections: Annotated[
+        _Text | None,
+        Query(
+            description="Collections that matches may come from, comma-separated; without it, all "
+            "of the same embedding space.",
+            examples=["demo"],
+        ),
+    ] = None,
+    crop: Annotated[
+        list[_Text] | None,
+        Query(
+            description="Only parcels of this crop, by code or name; repeat it for several.",
+            examples=[["winter wheat"]],
+        ),
+    ] = None,
+    bbox: Annotated[
+        str | None,
+        Query(
+            description="Only parcels that touch it: `west,south,east,north` in degrees; west "
+            "above east crosses the antimeridian.",
+            examples=["2.0,49.2,2.1,49.3"],
+        ),
+    ] = None,
+    interval: DatetimeText = None,
+) -> ParcelFilter:
+    """The parcels and observations that may be returned."""
+    return ParcelFilter(
+        collections=() if collections is None else tuple(collections.split(",")),
+        crops=tuple(crop or ()),
+        bbox=None if bbox is None else Bbox.parse(bbox),
+        interval=None if interval is None else Interval.parse(interval),
+    )
+
+
+# An id may hold slashes, as those of the Czech land parcel register do; so the routes with a last
+# segment of their own come first, and the parcel itself takes what is left.
+
+
+@router.get(
+    "/{parcel_id:path}/similar",
+    response_class=GeoJSONResponse,
+    responses=_answer("The matches, closest first", GEOJSON, _MATCHES_SCHEMA),
+)
+def similar(
+    searcher: SearcherDep,
+    collection: CollectionName,
+    parcel_id: ParcelId,
+    where: Annotated[ParcelFilter, Depends(_filter)],
+    k: Annotated[
+        int,
+        Query(
+            description="Matches wanted.",
+            examples=[5],
+            # The searcher checks it, so that every door refuses it in the same words.
+            json_schema_extra={"minimum": 1, "maximum": MAX_K},
+        ),
+    ] = DEFAULT_K,
+    observations: Annotated[
+        bool,
+        Query(
+            description="Return every observation that matches, not each parcel's best one.",
+            examples=[False],
+        ),
+    ] = False,
+) -> GeoJSONResponse:
+    """Parcels that look like this one, which is never its own match."""
+    matches = searcher.similar_by_id(
+        parcel_id, collection=collection, k=k, where=where, observations=observations
+    )
+    return GeoJSONResponse(matches.to_geojson())
+
+
+@router.get(
+    "/{parcel_id:path}/state",
+    responses=_answer("The observations, in order of time", "application/json", _STATE_SCHEMA),
+)
+def state(
+    searcher: SearcherDep,
+    collection: CollectionName,
+    parcel_id: ParcelId,
+    interval: DatetimeText = None,
+) -> JSONResponse:
+    """What each observation measured on this parcel."""
+    where = ParcelFilter(interval=None if interval is None else Interval.parse(interval))
+    found = searcher.state(parcel_id, collection=collection, where=where)
+    return JSONResponse(found.to_dict())
+
+
+@router.get(
+    "/{parcel_id:path}",
+    response_class=GeoJSONResponse,
+    responses=_answer("The parcel", GEOJSON, _FEATURE_SCHEMA),
+)
+def item(
+    request: Request, searcher: SearcherDep, collection: CollectionName, parcel_id: ParcelId
+) -> GeoJSONResponse:
+    """One parcel with its attributes, under their fiboa names, and the time it was last seen."""
+    found = searcher.state(parcel_id, collection=collection)
+    base = str(request.base_url).rstrip("/")
+    path = f"collections/{quote(collection, safe='')}/items/{quote(parcel_id, safe='')}"
+    return GeoJSONResponse(_feature(found, f"{base}/{path}"))
+
+
+def _feature(found: ParcelState, address: str) -> dict[str, Any]:
+    """GeoJSON of a parcel; where an attribute has a name of ours, ours stands."""
+    facts = found.to_dict()
+    named = ("collection", "id", "crop:code", "crop:name", "metrics:area")
+    times = [seen.acquired_at for seen in found.observations if seen.acquired_at is not None]
+    properties = {
+        **found.attributes,
+        **{name: facts[name] for name in named},
+        "datetime": iso(max(times, default=None)),
+    }
+    links = [
+        {"rel": "self", "href": address, "type": GEOJSON},
+        {"rel": "similar", "href": f"{address}/similar", "type": GEOJSON},
+        {"rel": "state", "href": f"{address}/state", "type": "application/json"},
+    ]
+    return {**feature(found.parcel_id, found.geometry, properties), "links": links}
