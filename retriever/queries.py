@@ -6,15 +6,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from indexer.errors import InvalidInputError
+from retriever.quoting import quoted
 
 MAX_K = 1000
 """Most matches that one search returns."""
 
 DEFAULT_K = 10
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_MONTH = re.compile(r"\d{4}-\d{2}")
-_YEAR = re.compile(r"\d{4}")
+# Python reads more forms of ISO 8601 than these, and would take 20210501 for its first moment.
+_YEAR = re.compile(r"[0-9]{4}")
+_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})?",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -37,19 +44,20 @@ class Bbox:
             west, south, east, north = (float(part) for part in text.split(","))
         except ValueError:
             raise InvalidInputError(
-                f"bbox {text!r}: write four numbers, west,south,east,north in degrees.",
+                f"bbox {quoted(text)}: write four numbers, west,south,east,north in degrees.",
                 kind="invalid-bbox",
             ) from None
         if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south <= north <= 90):
             raise InvalidInputError(
-                f"bbox {text!r}: longitudes lie within -180 and 180, latitudes within -90 and 90, "
-                "and south is not above north; the order is west,south,east,north.",
+                f"bbox {quoted(text)}: longitudes lie within -180 and 180, latitudes within -90 "
+                "and 90, and south is not above north; the order is west,south,east,north.",
                 kind="invalid-bbox",
             )
         return cls(west, south, east, north)
 
     def __str__(self) -> str:
-        return f"{self.west:g},{self.south:g},{self.east:g},{self.north:g}"
+        # Seven decimals of a degree are about a centimeter.
+        return ",".join(f"{side:.10g}" for side in (self.west, self.south, self.east, self.north))
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Interval:
         end = None if slash and last in ("", "..") else _span(last, text)[1]
         if start is not None and end is not None and end <= start:
             raise InvalidInputError(
-                f"datetime {text!r}: it ends before it starts.", kind="invalid-datetime"
+                f"datetime {quoted(text)}: it ends before it starts.", kind="invalid-datetime"
             )
         return cls(start, end, text.strip())
 
@@ -91,23 +99,30 @@ def _span(part: str, text: str) -> tuple[datetime, datetime]:
     """First moment of a date or time, and the first moment after it."""
     try:
         if _YEAR.fullmatch(part):
-            year = int(part)
-            return datetime(year, 1, 1, tzinfo=UTC), datetime(year + 1, 1, 1, tzinfo=UTC)
+            start = datetime(int(part), 1, 1, tzinfo=UTC)
+            return start, start.replace(year=start.year + 1)
         if _MONTH.fullmatch(part):
             start = datetime.fromisoformat(f"{part}-01").replace(tzinfo=UTC)
             return start, (start + timedelta(days=32)).replace(day=1)
-        moment = datetime.fromisoformat(part)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         if _DAY.fullmatch(part):
-            return moment, moment + timedelta(days=1)
-        # Times are kept to the microsecond; the next one is the first that is outside.
-        return moment, moment + timedelta(microseconds=1)
+            start = datetime.fromisoformat(part).replace(tzinfo=UTC)
+            return start, start + timedelta(days=1)
+        if _TIME.fullmatch(part):
+            moment = datetime.fromisoformat(part.upper())
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+            # Times are kept to the microsecond; the next one is the first that is outside.
+            return moment, moment + timedelta(microseconds=1)
     except (ValueError, OverflowError):
-        raise InvalidInputError(
-            f"datetime {text!r}: write a date or time as 2021-05-01 or 2021-05-01T10:30:00Z, or an "
-            "interval as 2021-05-01/2021-06-30, with .. for an open end.",
-            kind="invalid-datetime",
-        ) from None
+        raise _no_datetime(text) from None
+    raise _no_datetime(text)
+
+
+def _no_datetime(text: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"datetime {quoted(text)}: write a date or time as 2021-05-01 or 2021-05-01T10:30:00Z, or "
+        "an interval as 2021-05-01/2021-06-30, with .. for an open end.",
+        kind="invalid-datetime",
+    )
 
 
 @dataclass(frozen=True)

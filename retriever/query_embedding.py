@@ -1,5 +1,6 @@
 """Embed an image that asks: in the space of the index, or not at all."""
 
+import threading
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +16,9 @@ from indexer.pipeline import encoder_input
 from indexer.settings import Settings
 
 FloatArray = npt.NDArray[np.float32]
+
+# Two requests at once must not load the network twice.
+_loading = threading.Lock()
 
 
 def embed_chip(chip: Chip, space: SpaceRecord, settings: Settings) -> FloatArray:
@@ -36,34 +40,47 @@ def embed_chip(chip: Chip, space: SpaceRecord, settings: Settings) -> FloatArray
         )
     if space.projection is None:
         raise TypeError("a published space has a projection")
-    encoder = _encoder(space.recipe["encoder"], _weights_of(space, settings))
-    image = encoder_input(
-        chip, Normalization.from_dict(space.recipe["normalization"]), encoder.image_px
-    )
+    normalization = Normalization.from_dict(space.recipe["normalization"])
+    image = encoder_input(chip, normalization, space.recipe["image_px"])
+    encoder = _encoder_of(space, settings)
     everywhere = np.ones((1, encoder.patches_per_side, encoder.patches_per_side), np.float32)
     (embedding,) = encoder.encode(image[None], [everywhere])
     vector: FloatArray = space.projection.apply(embedding)[0]
     return vector
 
 
-# A service embeds one query after the other; the network stays in memory between them.
-@lru_cache(maxsize=1)
-def _encoder(name: str, weights: Weights) -> CromaEncoder:
-    return CromaEncoder(name, weights)
-
-
-def _weights_of(space: SpaceRecord, settings: Settings) -> Weights:
-    """The weights that the space was made with, wherever they are now."""
+def _encoder_of(space: SpaceRecord, settings: Settings) -> CromaEncoder:
+    """The space's network with the weights that the space was made with, wherever they are now."""
     recorded = space.recipe["weights"]
-    encoder = space.recipe["encoder"]
+    places = (space.weights_path, settings.croma_weights)
     if recorded["kind"] == "untrained":
-        return _checked(locate_weights("untrained", encoder), recorded["digest"])
-    try:
-        return _checked(
-            locate_weights(space.weights_path or "pretrained", encoder), recorded["digest"]
-        )
-    except (WeightsError, GenerationMismatchError):
-        return _checked(locate_weights(settings.croma_weights, encoder), recorded["digest"])
+        places = (None, "untrained")
+    with _loading:
+        return _loaded(space.recipe["encoder"], recorded["digest"], *places)
+
+
+# A service embeds one query after the other: the network stays in memory between them, and a
+# weight file of a gigabyte is not read again to see whether it is still the same.
+@lru_cache(maxsize=1)
+def _loaded(name: str, digest: str, last_seen: str | None, configured: str) -> CromaEncoder:
+    encoder = CromaEncoder(name, _weights(name, digest, last_seen, configured))
+    encoder.load()
+    return encoder
+
+
+def _weights(name: str, digest: str, last_seen: str | None, configured: str) -> Weights:
+    """Weights of a digest: from where they were last seen, else from where the settings say."""
+    if last_seen is not None:
+        try:
+            return _checked(locate_weights(last_seen, name), digest)
+        except WeightsError:
+            pass  # Moved since; the settings may know where to.
+        except GenerationMismatchError:
+            # Replaced since; what the settings name may be the right one, but a question is not
+            # the moment to fetch a gigabyte and see.
+            if configured == "pretrained":
+                raise
+    return _checked(locate_weights(configured, name), digest)
 
 
 def _checked(weights: Weights, digest: str) -> Weights:

@@ -1,7 +1,7 @@
 """Answers: matches with their provenance, as JSON and as GeoJSON."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import shapely
@@ -101,4 +101,4 @@ def iso(moment: datetime | None) -> str | None:
     """RFC 3339 in UTC with a Z, to the second."""
     if moment is None:
         return None
-    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -33,6 +33,7 @@ from indexer.settings import Settings
 from indexer.vector_index import VectorIndex
 from retriever import statements
 from retriever.queries import DEFAULT_K, ParcelFilter, check_k
+from retriever.quoting import quoted
 from retriever.results import Match, Matches, iso
 from retriever.state import ParcelState
 
@@ -40,6 +41,9 @@ FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
 _ALL = ParcelFilter()
+
+_MOST_NAMES = 10
+_NEAREST_IDS = 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,12 @@ class ParcelSearcher:
             StorageError: If the database cannot be used as it is.
         """
         engine = connect(settings)
-        require_current_schema(engine)
+        try:
+            require_current_schema(engine)
+        except StorageError:
+            # Whoever tries again later must not leave a connection behind each time.
+            engine.dispose()
+            raise
         return cls(settings, engine)
 
     def close(self) -> None:
@@ -105,14 +114,15 @@ class ParcelSearcher:
             InvalidInputError: If k is out of range or the id stands in several collections.
         """
         check_k(k)
-        with self.engine.connect() as connection:
+        with statements.snapshot(self.engine) as connection:
             parcel = self.find_parcel(connection, parcel_id, collection)
             generation = self._generation_of(connection, parcel.collection, parcel.space_id)
             asked = statements.query_vector(connection, generation.space_id, parcel.id, None)
             if asked is None:
                 raise NotFoundError(
-                    f"Parcel {parcel.parcel_id} of {parcel.collection} has no vector: clouds or "
-                    "gaps hide too much of it in every image. Its state can still be asked for.",
+                    f"Parcel {quoted(parcel.parcel_id)} of {quoted(parcel.collection)} has no "
+                    "vector: clouds or gaps hide too much of it in every image. Its state can "
+                    "still be asked for.",
                     kind="parcel-not-embedded",
                 )
             own = statements.rows_of_parcel(connection, generation.space_id, parcel.id)
@@ -149,12 +159,13 @@ class ParcelSearcher:
             observations: Return every matching observation instead of each parcel's best one.
 
         Raises:
+            NotFoundError: If there is no such collection, or nothing is published.
             InvalidInputError: If the vector has another size or is not finite.
             GenerationMismatchError: If it is from another space.
         """
         check_k(k)
         unit = _unit(vector)
-        with self.engine.connect() as connection:
+        with statements.snapshot(self.engine) as connection:
             generation = self._generation_for(connection, collection)
             _check_space(space, generation.manifest)
             if unit.shape != (generation.index.dimensions,):
@@ -193,7 +204,7 @@ class ParcelSearcher:
         from retriever.query_embedding import embed_chip
 
         check_k(k)
-        with self.engine.connect() as connection:
+        with statements.snapshot(self.engine) as connection:
             generation = self._generation_for(connection, collection)
             space = get_space(connection, generation.space_id)
             vector = embed_chip(chip, space, self.settings)
@@ -213,20 +224,21 @@ class ParcelSearcher:
         Raises:
             NotFoundError: If there is no such parcel, or it was not observed in the interval.
         """
-        with self.engine.connect() as connection:
+        with statements.snapshot(self.engine) as connection:
             parcel = self.find_parcel(connection, parcel_id, collection)
             seen = statements.observations_of(connection, parcel.id, where.interval)
         if not seen:
+            when = f" in {quoted(str(where.interval))}" if where.interval else ""
             raise NotFoundError(
-                f"Parcel {parcel.parcel_id} of {parcel.collection} was not observed in "
-                f"{where.interval}; ask for another interval or none.",
+                f"Parcel {quoted(parcel.parcel_id)} of {quoted(parcel.collection)} was not "
+                f"observed{when}; ask for another interval or none.",
                 kind="state-not-found",
             )
         return ParcelState.from_rows(parcel, seen)
 
     def generations(self) -> list[OpenGeneration]:
         """The generations that answer now, one for each space in use."""
-        with self.engine.connect() as connection:
+        with statements.snapshot(self.engine) as connection:
             return [
                 self._opened(connection, space_id, generation_id)
                 for space_id, generation_id in statements.published_spaces(connection)
@@ -247,32 +259,38 @@ class ParcelSearcher:
             self._require_collection(connection, collection)
         found = statements.find_parcels(connection, parcel_id, collection)
         if len(found) > 1:
-            named = ", ".join(row.collection for row in found)
+            named = _listed([row.collection for row in found])
             raise InvalidInputError(
-                f"Parcel {parcel_id} stands in several collections ({named}); name one.",
+                f"Parcel {quoted(parcel_id)} stands in several collections ({named}); name one.",
                 kind="ambiguous-parcel",
             )
         if not found:
-            place = f" in collection {collection}" if collection else ""
+            place = "" if collection is None else f" in collection {quoted(collection)}"
             raise NotFoundError(
-                f"No parcel {_shortened(parcel_id)}{place}."
+                f"No parcel {quoted(parcel_id)}{place}."
                 f"{self._did_you_mean(connection, parcel_id, collection)}",
                 kind="parcel-not-found",
             )
         return found[0]
 
     def _did_you_mean(self, connection: Connection, parcel_id: str, collection: str | None) -> str:
-        candidates = statements.ids_like(connection, parcel_id, collection)
-        close = difflib.get_close_matches(parcel_id, candidates, n=3, cutoff=0.4)
-        names = close or candidates[:3]
-        return f" Nearest ids: {', '.join(names)}." if names else " The index holds no parcels."
+        candidates = {
+            candidate.casefold(): candidate
+            for candidate in statements.ids_like(connection, parcel_id, collection)
+        }
+        if not candidates:
+            return " There are no parcels."
+        asked = parcel_id.casefold()
+        close = difflib.get_close_matches(asked, candidates, n=_NEAREST_IDS, cutoff=0.4)
+        names = [candidates[name] for name in close or list(candidates)[:_NEAREST_IDS]]
+        return f" Nearest ids: {_listed(names)}."
 
     def _require_collection(self, connection: Connection, name: str) -> tuple[int, int | None]:
         found = find_collection(connection, name)
         if found is None:
-            names = ", ".join(collection_names(connection)) or "none"
+            names = _listed(collection_names(connection)) or "none"
             raise NotFoundError(
-                f"No collection {_shortened(name)}; there is {names}.", kind="collection-not-found"
+                f"No collection {quoted(name)}; there is {names}.", kind="collection-not-found"
             )
         return found
 
@@ -283,7 +301,7 @@ class ParcelSearcher:
             return self._generation_of(connection, collection, space_id)
         spaces = statements.published_spaces(connection)
         if len(spaces) > 1:
-            names = ", ".join(collection_names(connection))
+            names = _listed(collection_names(connection))
             raise InvalidInputError(
                 "The collections lie in different embedding spaces, which never meet in one "
                 f"search; name one of {names}.",
@@ -298,7 +316,7 @@ class ParcelSearcher:
     ) -> OpenGeneration:
         number = None if space_id is None else statements.current_generation(connection, space_id)
         if space_id is None or number is None:
-            raise _nothing_published(f"Collection {collection}")
+            raise _nothing_published(f"Collection {quoted(collection)}")
         return self._opened(connection, space_id, number)
 
     def _opened(self, connection: Connection, space_id: int, number: int) -> OpenGeneration:
@@ -333,8 +351,6 @@ class ParcelSearcher:
         allowed = None
         if not where.is_empty:
             allowed = statements.allowed_rows(connection, generation.space_id, where)
-            if exclude is not None:
-                allowed = np.setdiff1d(allowed, exclude)
         excluded = set() if exclude is None else set(exclude.tolist())
         found = self._best(connection, generation.index, vector, k, allowed, excluded, observations)
         notes = list(notes_for(generation.manifest.recipe))
@@ -367,9 +383,11 @@ class ParcelSearcher:
         since the generation was published, so the first try can come out short.
         """
         wanted = k + len(excluded) if observations else 4 * k + len(excluded)
+        rows: dict[int, statements.AnyRow] = {}
         while True:
             scores, ids = index.search(vector, wanted, allowed)
-            rows = statements.describe_rows(connection, ids.tolist())
+            new = [row_id for row_id in ids.tolist() if row_id not in rows]
+            rows.update(statements.describe_rows(connection, new))
             best: list[tuple[float, statements.AnyRow]] = []
             taken: set[int] = set()
             for score, row_id in zip(scores.tolist(), ids.tolist(), strict=True):
@@ -403,19 +421,26 @@ def _match(rank: int, score: float, row: statements.AnyRow) -> Match:
 
 
 def _unit(vector: FloatArray | Sequence[float]) -> FloatArray:
-    values = np.asarray(vector, dtype=np.float32)
-    length = float(np.linalg.norm(values))
+    try:
+        # Squares of large and of small float32 numbers exceed float32.
+        values = np.asarray(vector, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidInputError(
+            "The query vector must be a list of numbers.", kind="invalid-vector"
+        ) from None
+    length = np.linalg.norm(values)
     if not np.isfinite(length) or length == 0:
         raise InvalidInputError(
             "The query vector must hold finite numbers, not all zero.", kind="invalid-vector"
         )
-    return values / np.float32(length)
+    unit: FloatArray = (values / length).astype(np.float32)
+    return unit
 
 
 def _check_space(space: str | None, manifest: Manifest) -> None:
     if space is not None and (len(space) < 12 or not manifest.space_digest.startswith(space)):
         raise GenerationMismatchError(
-            f"The query is from embedding space {space}, the index from "
+            f"The query is from embedding space {quoted(space)}, the index from "
             f"{manifest.space_digest[:12]}; vectors of two spaces cannot be compared. Embed the "
             "query with the index's encoder and weights.",
             kind="space-mismatch",
@@ -429,8 +454,10 @@ def _nothing_published(what: str) -> NotFoundError:
     )
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _listed(names: Sequence[str]) -> str:
+    """Names in a message, the first of many."""
+    more = len(names) - _MOST_NAMES
+    return ", ".join(map(quoted, names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
 
 
 def unreachable(error: OperationalError) -> StorageError:

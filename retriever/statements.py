@@ -1,12 +1,14 @@
 """SQL that answers questions: parcels, observations, the rows that a filter allows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
 from retriever.queries import Bbox, Interval, ParcelFilter
@@ -15,6 +17,27 @@ IntArray = npt.NDArray[np.int64]
 Columns = TypeVarTuple("Columns")
 AnyRow = Row[*tuple[Any, ...]]
 
+# SQLite takes 32,766 values in one statement, PostgreSQL 65,535.
+_MAX_IDS = 10_000
+
+_ENOUGH_IDS = 20
+
+
+@contextmanager
+def snapshot(engine: Engine) -> Iterator[Connection]:
+    """A connection whose statements all see the catalog at one moment.
+
+    A publication switches the current generation and deletes what it replaces; a question that
+    saw the one without the other would lose matches.
+    """
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            # Python's driver opens no transaction for statements that only read.
+            connection.exec_driver_sql("BEGIN")
+        else:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
 
 def conditions(chosen: ParcelFilter) -> list[ColumnElement[bool]]:
     """A filter's conditions, for statements over collections, parcels and observations."""
@@ -22,15 +45,28 @@ def conditions(chosen: ParcelFilter) -> list[ColumnElement[bool]]:
     if chosen.collections:
         found.append(Collection.name.in_(chosen.collections))
     if chosen.crops:
-        crops = [crop.lower() for crop in chosen.crops]
         found.append(
-            or_(func.lower(Parcel.crop_code).in_(crops), func.lower(Parcel.crop_name).in_(crops))
+            or_(_is_any(Parcel.crop_code, chosen.crops), _is_any(Parcel.crop_name, chosen.crops))
         )
     if chosen.bbox is not None:
         found.append(_touches(chosen.bbox))
     if chosen.interval is not None:
         found.extend(_within(chosen.interval))
     return found
+
+
+def _is_any(column: InstrumentedAttribute[str | None], words: Sequence[str]) -> ColumnElement[bool]:
+    """Whether a column holds one of the words, compared without case.
+
+    SQLite's ``lower`` knows ASCII only and leaves É as it is. So the database folds both sides,
+    and a word is tried in each of the ways in which crops are written.
+    """
+    spellings = {
+        spelling
+        for word in words
+        for spelling in (word, word.lower(), word.upper(), word.capitalize(), word.title())
+    }
+    return func.lower(column).in_([func.lower(spelling) for spelling in sorted(spellings)])
 
 
 def _touches(bbox: Bbox) -> ColumnElement[bool]:
@@ -70,7 +106,11 @@ def rows_of_parcel(connection: Connection, space_id: int, parcel_row: int) -> In
 
 
 def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRow]:
-    """Everything a match says, by embedding id; ids that are gone are left out."""
+    """Everything a match says, by embedding id.
+
+    Ids that are gone are left out, and those of collections that are searched in another space
+    by now.
+    """
     statement = _joined(
         select(
             Embedding.id.label("row"),
@@ -86,8 +126,12 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
             Observation.valid_fraction,
             Observation.reliable,
         )
-    ).where(Embedding.id.in_(ids))
-    return {row.row: row for row in connection.execute(statement)}
+    )
+    described: dict[int, AnyRow] = {}
+    for start in range(0, len(ids), _MAX_IDS):
+        some = statement.where(Embedding.id.in_(ids[start : start + _MAX_IDS]))
+        described.update({row.row: row for row in connection.execute(some)})
+    return described
 
 
 def find_parcels(
@@ -118,22 +162,27 @@ def find_parcels(
 def ids_like(
     connection: Connection, parcel_id: str, collection: str | None, limit: int = 200
 ) -> list[str]:
-    """Parcel ids that begin like the given one, for 'did you mean'."""
-    found: list[str] = []
-    for length in range(min(len(parcel_id), 40), -1, -1):
-        statement = (
-            select(Parcel.parcel_id)
-            .join(Collection)
-            .where(Parcel.parcel_id.startswith(parcel_id[:length], autoescape=True))
-            .order_by(Parcel.parcel_id)
-            .limit(limit)
-        )
-        if collection is not None:
-            statement = statement.where(Collection.name == collection)
-        found = list(connection.scalars(statement))
-        if found:
-            break
-    return found
+    """Parcel ids that begin like the given one, for 'did you mean'.
+
+    As long a beginning as still leaves a choice: a slip near the end of the given id must not
+    hide the one that was meant.
+    """
+    statement = select(Parcel.parcel_id).join(Collection).order_by(Parcel.parcel_id).limit(limit)
+    if collection is not None:
+        statement = statement.where(Collection.name == collection)
+
+    def beginning_like(length: int) -> list[str]:
+        same = Parcel.parcel_id.istartswith(parcel_id[:length], autoescape=True)
+        return list(connection.scalars(statement.where(same)))
+
+    shortest, longest = 0, min(len(parcel_id), 40)
+    while shortest < longest:
+        length = (shortest + longest + 1) // 2
+        if len(beginning_like(length)) >= _ENOUGH_IDS:
+            shortest = length
+        else:
+            longest = length - 1
+    return beginning_like(shortest)
 
 
 def query_vector(
@@ -206,5 +255,12 @@ def _joined(statement: Select[*Columns]) -> Select[*Columns]:
         statement.select_from(Embedding)
         .join(Observation, Observation.id == Embedding.observation_id)
         .join(Parcel, Parcel.id == Observation.parcel_id)
-        .join(Collection, Collection.id == Parcel.collection_id)
+        .join(
+            Collection,
+            and_(
+                Collection.id == Parcel.collection_id,
+                # A collection that moved to another space leaves vectors behind that age there.
+                Collection.space_id == Embedding.space_id,
+            ),
+        )
     )
