@@ -66,7 +66,7 @@ class Problem(BaseModel):
     )
     instance: str = Field(
         description="The path that was asked.",
-        examples=["/collections/demo/items/demo-017/similar"],
+        examples=["/collections/demo/items/demo-012/similar"],
     )
     kind: str = Field(
         description="A stable word that programs may rely on.", examples=["invalid-k"]

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from pyproj import Transformer
+from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from shapely.geometry.base import BaseGeometry
 
@@ -71,7 +72,7 @@ def whole_image(scene: Scene, collection: str) -> ChipPlan:
 
 
 def footprint_lon_lat(scene: Scene) -> shapely.Polygon | None:
-    """A scene's outline in longitude and latitude; None without a reference system."""
+    """A scene's outline in longitude and latitude; None where no reference system leads there."""
     if scene.crs is None:
         return None
     height, width = scene.shape
@@ -82,10 +83,16 @@ def footprint_lon_lat(scene: Scene) -> shapely.Polygon | None:
     to_map = scene.transform
     x = to_map.a * columns + to_map.b * rows + to_map.c
     y = to_map.d * columns + to_map.e * rows + to_map.f
-    transformer = Transformer.from_crs(scene.crs, _LON_LAT, always_xy=True)
-    outline = shapely.Polygon(np.column_stack(transformer.transform(x, y)))
+    try:
+        transformer = Transformer.from_crs(scene.crs, _LON_LAT, always_xy=True)
+    except ProjError:
+        # A site's local grid, for example.
+        return None
+    outline = np.column_stack(transformer.transform(x, y))
+    if not np.isfinite(outline).all():
+        return None
     # A rectangle in degrees needs no points between its corners.
-    return shapely.simplify(outline, 1e-7)
+    return shapely.simplify(shapely.Polygon(outline), 1e-7)
 
 
 class ParcelFinder:
@@ -106,15 +113,15 @@ class ParcelFinder:
         footprint = footprint_lon_lat(scene)
         if footprint is None or scene.crs is None:
             raise ImageryError(
-                f"{scene.source.path}: it has no CRS, so parcels cannot be found on it; "
+                f"{scene.source.path}: it has no CRS that leads to longitude and latitude, so "
+                "parcels cannot be found on it; "
                 "georeference it, or leave --parcels away to take each file as one parcel.",
                 kind="no-crs",
             )
         targets = list(self._in_view(scene, footprint))
         self.seen.update(target.parcel.parcel_id for target in targets)
-        windows = _centered_windows if pooling == "image" else _grid_windows
         chips: dict[tuple[int, int], list[Target]] = defaultdict(list)
-        for target, corner in zip(targets, windows(scene, targets, chip_px), strict=True):
+        for target, corner in zip(targets, _corners(scene, targets, pooling, chip_px), strict=True):
             chips[corner].append(target)
         height, width = (min(side, chip_px) for side in scene.shape)
         return [
@@ -137,22 +144,48 @@ class ParcelFinder:
                 yield Target(parcel, geometry)
 
 
-def _pixel_boxes(scene: Scene, targets: Sequence[Target]) -> npt.NDArray[np.float64]:
-    """First and last row and column of each parcel within the scene, shape ``(n, 4)``."""
+def _corners(
+    scene: Scene, targets: Sequence[Target], pooling: Pooling, chip_px: int
+) -> list[tuple[int, int]]:
+    """First row and column of the chip for each parcel; the chip shows some of it."""
+    place = _centered_windows if pooling == "image" else _grid_windows
+    extent = shapely.box(*scene.bounds)
+    visible = [shapely.intersection(target.geometry, extent) for target in targets]
+    corners = place(scene, _pixel_boxes(scene, visible), chip_px)
+    for number, part in enumerate(visible):
+        if not _shows(scene, corners[number], part, chip_px):
+            # Parts far from each other, or a long bend: nothing lies in their middle.
+            inside = _pixel_boxes(scene, [part.representative_point()])
+            (corners[number],) = place(scene, inside, chip_px)
+    return corners
+
+
+def _shows(scene: Scene, corner: tuple[int, int], geometry: BaseGeometry, chip_px: int) -> bool:
+    row, column = corner
+    pixels = [
+        (column + x * chip_px, row + y * chip_px) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))
+    ]
+    chip = shapely.Polygon([scene.transform @ pixel for pixel in pixels])
+    return bool(geometry.intersection(chip).area > 0)
+
+
+def _pixel_boxes(scene: Scene, geometries: Sequence[BaseGeometry]) -> npt.NDArray[np.float64]:
+    """First and last row and column of each geometry within the scene, shape ``(n, 4)``."""
     to_pixels = ~scene.transform
-    boxes = np.empty((len(targets), 4))
-    for number, target in enumerate(targets):
-        corners = shapely.get_coordinates(shapely.envelope(target.geometry))
-        columns = to_pixels.a * corners[:, 0] + to_pixels.b * corners[:, 1] + to_pixels.c
-        rows = to_pixels.d * corners[:, 0] + to_pixels.e * corners[:, 1] + to_pixels.f
+    boxes = np.empty((len(geometries), 4))
+    for number, geometry in enumerate(geometries):
+        points = shapely.get_coordinates(geometry)
+        columns = to_pixels.a * points[:, 0] + to_pixels.b * points[:, 1] + to_pixels.c
+        rows = to_pixels.d * points[:, 0] + to_pixels.e * points[:, 1] + to_pixels.f
         boxes[number] = rows.min(), rows.max(), columns.min(), columns.max()
     height, width = scene.shape
     return np.clip(boxes, 0, [height, height, width, width])
 
 
-def _grid_windows(scene: Scene, targets: Sequence[Target], chip_px: int) -> list[tuple[int, int]]:
-    """The grid chip that holds most of each parcel; among equals, the one centered nearest."""
-    boxes = _pixel_boxes(scene, targets)
+def _grid_windows(
+    scene: Scene, boxes: npt.NDArray[np.float64], chip_px: int
+) -> list[tuple[int, int]]:
+    """The grid chip that holds most of each box; among equals, the one centered nearest."""
     rows = _best_origins(boxes[:, 0], boxes[:, 1], scene.shape[0], chip_px)
     columns = _best_origins(boxes[:, 2], boxes[:, 3], scene.shape[1], chip_px)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
@@ -180,10 +213,9 @@ def grid_origins(length: int, chip_px: int) -> list[int]:
 
 
 def _centered_windows(
-    scene: Scene, targets: Sequence[Target], chip_px: int
+    scene: Scene, boxes: npt.NDArray[np.float64], chip_px: int
 ) -> list[tuple[int, int]]:
-    """A chip of its own for each parcel, centered on it as far as the scene reaches."""
-    boxes = _pixel_boxes(scene, targets)
+    """A chip of its own for each box, centered on it as far as the scene reaches."""
     height, width = scene.shape
     corners: list[tuple[int, int]] = []
     for top, bottom, left, right in boxes:

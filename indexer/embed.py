@@ -125,6 +125,8 @@ def embed(
         for batch in in_batches(work, options.batch_size):
             chips_embedded += len(batch)
             _append(encoder, batch, embeddings, rows)
+            progress.advance(len(batch))
+        progress.finish()
         if not rows:
             reason = findings.skipped[0].reason if findings.skipped else "nothing to embed"
             raise ImageryError(f"No image could be embedded. {reason}", kind="no-valid-pixels")
@@ -171,6 +173,8 @@ def _work(
         prepared = prepare(chip, plan, inputs.pooling, encoder.patches_per_side, findings)
         if prepared:
             yield encoder_input(chip, normalization, encoder.image_px), prepared, chip
+        else:
+            progress.advance(1)
 
 
 def _append(

@@ -16,6 +16,8 @@ Every error carries a ``kind``: a short stable word that programs may rely on. K
 ever added. The message names the thing, what was found, and what to do.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 
@@ -39,6 +41,10 @@ class ParcelleError(Exception):
     def __str__(self) -> str:
         # KeyError would print the repr of its argument.
         return self.message
+
+    def __reduce__(self) -> tuple[Callable[[], "ParcelleError"], tuple[()]]:
+        # Pickle and copy would leave the kind out, which is no positional argument.
+        return partial(type(self), self.message, kind=self.kind), ()
 
 
 class NotFoundError(ParcelleError, KeyError):

@@ -97,31 +97,60 @@ def chips(
     """Read every chip of every image, one at a time; an unusable image is skipped by name.
 
     Yields:
-        The chip and the plan that names its parcels. Pixels are read window by window, so that
-        memory does not grow with the size or the number of images.
+        The chip and the plan that names its parcels; whoever takes them reports the progress.
+        Pixels are read window by window, so that memory does not grow with the size or the
+        number of images.
     """
-    progress.start(task, len(inputs.sources))
-    for source in inputs.sources:
+    expected = [_expected_chips(source, inputs) for source in inputs.sources]
+    progress.start(task, sum(expected))
+    names: dict[str, ImageSource] = {}
+    for source, left in zip(inputs.sources, expected, strict=True):
         try:
             scene = Scene.open(source, inputs.reading)
+            _refuse_duplicate(source, names)
             if inputs.finder is None:
                 plans = [whole_image(scene, inputs.collection)]
             else:
                 plans = inputs.finder.plan(scene, inputs.pooling, inputs.chip_px)
-            progress.extend(len(plans) - 1)
-            for number, plan in enumerate(plans):
+            for plan in plans:
                 chip = scene.read(plan.row, plan.column, plan.height, plan.width)
-                if number == 0:
+                if plan is plans[0]:
                     findings.doubt(baseline_doubt(chip))
                 yield chip, plan
-                progress.advance(1)
+                left -= 1
             findings.read += 1
         except ImageryError as error:
             findings.skip(str(source.path), error)
+            progress.advance(left)
     if inputs.finder is not None:
         for parcel in inputs.finder.unseen():
             findings.skip(f"{inputs.parcels_source}#{parcel.parcel_id}", _outside(parcel))
-    progress.finish()
+
+
+def _expected_chips(source: ImageSource, inputs: Inputs) -> int:
+    """Chips that an image will take, told by its headers; 1 for one that will be skipped."""
+    if inputs.finder is None:
+        return 1
+    try:
+        scene = Scene.open(source, inputs.reading)
+        return len(inputs.finder.plan(scene, inputs.pooling, inputs.chip_px))
+    except ImageryError:
+        return 1
+
+
+def _refuse_duplicate(source: ImageSource, names: dict[str, ImageSource]) -> None:
+    """Names become parcel ids and scenes, so the first usable image of a name stands.
+
+    Raises:
+        ImageryError: If another image of this name was read before (``duplicate-id``).
+    """
+    kept = names.setdefault(source.name, source)
+    if kept is not source:
+        raise ImageryError(
+            f"{source.path}: its name {source.name!r} is also that of {kept.path}, which was "
+            "taken; rename one, or reindex them into two collections.",
+            kind="duplicate-id",
+        )
 
 
 def _outside(parcel: Parcel) -> ParcelsError:
@@ -230,6 +259,8 @@ def measure_normalization(inputs: Inputs, progress: Progress) -> Normalization:
     # The pass that embeds will meet the same unusable images again, and names them.
     for chip, _ in chips(inputs, Findings(), progress, "Measuring statistics"):
         statistics.update(chip.reflectance[:, chip.valid_mask])
+        progress.advance(1)
+    progress.finish()
     if (statistics.count == 0).any():
         raise ImageryError(
             "--normalization dataset: no image has a valid pixel to measure; use other images or "

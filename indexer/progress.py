@@ -7,10 +7,10 @@ class Progress(Protocol):
     """Receives how far a task has come."""
 
     def start(self, task: str, total: int) -> None:
-        """A task begins; ``total`` is the number of chips it is expected to take."""
+        """A task begins; ``total`` is the number of chips that it takes."""
 
-    def extend(self, more: int) -> None:
-        """The task turns out to take so many chips more, or fewer if negative."""
+    def rename(self, task: str) -> None:
+        """What is being done has another name for now."""
 
     def advance(self, done: int) -> None:
         """So many chips more are done."""
@@ -25,8 +25,8 @@ class Silent:
     def start(self, task: str, total: int) -> None:
         """Ignore the beginning."""
 
-    def extend(self, more: int) -> None:
-        """Ignore the correction."""
+    def rename(self, task: str) -> None:
+        """Ignore the name."""
 
     def advance(self, done: int) -> None:
         """Ignore the step."""

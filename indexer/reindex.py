@@ -30,6 +30,7 @@ from indexer.catalog.reading import (
     find_space,
     get_generation,
     get_space,
+    has_embeddings,
     kept_embeddings,
     known_observations,
     rows_without_vector,
@@ -145,17 +146,22 @@ def reindex(
     findings = Findings()
     inputs = resolve_inputs(imagery, options, findings)
     weights = locate_weights(options.weights or settings.croma_weights, options.encoder)
-    if options.dry_run:
-        engine = connect(settings) if database_exists(settings) else None
-        if engine is not None:
-            require_current_schema(engine)
-        return _Run(settings, engine, options, inputs, weights, findings, progress).dry()
+    if options.dry_run and not database_exists(settings):
+        return _Run(settings, None, options, inputs, weights, findings, progress).dry()
     engine = connect(settings)
-    with only_writer(settings.data_dir):
-        if schema_status(engine) == "empty":
-            upgrade(engine)
-        require_current_schema(engine)
-        return _Run(settings, engine, options, inputs, weights, findings, progress).complete()
+    try:
+        if options.dry_run:
+            filled = None if schema_status(engine) == "empty" else engine
+            if filled is not None:
+                require_current_schema(filled)
+            return _Run(settings, filled, options, inputs, weights, findings, progress).dry()
+        with only_writer(settings.data_dir):
+            if schema_status(engine) == "empty":
+                upgrade(engine)
+            require_current_schema(engine)
+            return _Run(settings, engine, options, inputs, weights, findings, progress).complete()
+    finally:
+        engine.dispose()
 
 
 class _Run:
@@ -246,6 +252,10 @@ class _Run:
         started = time.monotonic()
         for batch in in_batches(self._work(), self.options.batch_size):
             self._commit(batch)
+            self.progress.advance(len(batch))
+            # Or these chips would stay in memory while the next batch is read.
+            del batch
+        self.progress.finish()
         seconds = time.monotonic() - started - self.loading_s
         return self._report(self._publish(), seconds)
 
@@ -254,6 +264,8 @@ class _Run:
         started = time.monotonic()
         for _, prepared, _ in self._work():
             self._count(prepared)
+            self.progress.advance(1)
+        self.progress.finish()
         return self._report(None, time.monotonic() - started)
 
     def _work(self) -> Iterator[tuple[FloatArray, list[Prepared], Chip]]:
@@ -276,6 +288,8 @@ class _Run:
                 self._keep([parcel for parcel in prepared if parcel not in changed])
             if changed:
                 yield self._image(chip, changed), changed, chip
+            else:
+                self.progress.advance(1)
 
     def _image(self, chip: Chip, prepared: Sequence[Prepared]) -> FloatArray:
         """The encoder's input; empty where nothing will be embedded."""
@@ -348,12 +362,17 @@ class _Run:
             room = len(records) if space.projection is None else MAX_ROWS_FOR_PCA - kept
             save_observations(connection, collection_id, space.id, records, vectors, room)
         self.collection_id = collection_id
-        if space.projection is None and kept + len(records) >= MAX_ROWS_FOR_PCA:
+        embedded = sum(record.embedding is not None for record in records)
+        if space.projection is None and kept + embedded >= MAX_ROWS_FOR_PCA:
             self._freeze_projection()
 
     def _load_encoder(self) -> None:
+        if self.encoder.loaded:
+            return
         started = time.monotonic()
+        self.progress.rename(f"Loading {self.encoder.name}")
         self.encoder.load()
+        self.progress.rename("Embedding")
         self.loading_s += time.monotonic() - started
 
     def _ensure_space(self) -> SpaceRecord:
@@ -383,18 +402,18 @@ class _Run:
         if self.space is None or self.collection_id is None:
             return None
         with self.engine.begin() as connection:
-            kept = count_kept_embeddings(connection, self.space.id)
+            found = has_embeddings(connection, self.space.id)
             if self.weights.path is not None:
                 path = str(self.weights.path.resolve())
                 remember_weights_path(connection, self.space.id, path)
             own = collection_space(connection, self.inputs.collection)
-        if kept == 0:
+        if not found:
             return None
         if self.space.projection is None:
             self._freeze_projection()
-        if own is not None and own.id == self.space.id and is_current(self.engine, own):
-            return self._current_manifest(own)
         folder = self.settings.generations_dir
+        if own is not None and own.id == self.space.id and is_current(self.engine, folder, own):
+            return self._current_manifest(own)
         return build_generation(self.engine, folder, self.space.id, self.collection_id)
 
     def _current_manifest(self, space: SpaceRecord | None) -> Manifest | None:

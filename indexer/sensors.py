@@ -15,6 +15,9 @@ OFFSET_FROM_BASELINE = "04.00"
 OFFSET_DN = -1000
 """``BOA_ADD_OFFSET`` / ``RADIO_ADD_OFFSET`` of baselines 04.00 and later, in digital numbers."""
 
+HAND_PROCESSED = "99.99"
+"""Baseline of products that somebody processed by hand; it tells nothing about the offset."""
+
 OFFSET_FROM_DATE = datetime(2022, 1, 25, tzinfo=UTC)
 """Day on which baseline 04.00 went into operation; used only where nothing names the baseline."""
 

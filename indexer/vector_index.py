@@ -21,9 +21,13 @@ MIN_TRAINING_POINTS_PER_LIST = 39
 """FAISS warns below this number of training points for each of its lists."""
 
 _TUNING_QUERIES = 256
-# Above this share of allowed rows the probed lists hold enough of them; below it every list is
-# looked at, where the selector passes over the rest cheaply.
-_BROAD_FILTER = 0.2
+# A filter may leave just the lists near the query without allowed rows: other crops look otherwise.
+# So every list is looked at while few rows are allowed (100,000 take some 40 ms on one core), in
+# number or as a share, since the selector passes over the rest cheaply.
+_FEW_ALLOWED = 100_000
+_SMALL_SHARE = 0.2
+# A bitmap may take so many bytes, and so many for each allowed id.
+_BITMAP_BYTES, _BITMAP_BYTES_PER_ID = 1 << 20, 32
 
 
 @dataclass(frozen=True)
@@ -156,10 +160,10 @@ class VectorIndex:
     def _nprobe_for(self, allowed: int | None) -> int:
         if allowed is None:
             return self.nprobe
-        share = allowed / self.rows
-        if share < _BROAD_FILTER:
+        share = min(1.0, allowed / self.rows)
+        if allowed <= _FEW_ALLOWED or share < _SMALL_SHARE:
             return self.nlist
-        return min(self.nlist, int(np.ceil(self.nprobe / share)))
+        return min(self.nlist, math.ceil(self.nprobe / share))
 
     def to_bytes(self) -> bytes:
         """The index in FAISS's own format."""
@@ -187,7 +191,10 @@ class VectorIndex:
 def _selector(allowed: IntArray | None) -> faiss.IDSelector | None:
     if allowed is None:
         return None
+    size = int(allowed.max()) // 8 + 1
+    if size > _BITMAP_BYTES + _BITMAP_BYTES_PER_ID * len(allowed):
+        return faiss.IDSelectorBatch(allowed)
     # A bitmap test is several times faster than the hash set of IDSelectorBatch.
-    bits = np.zeros(int(allowed.max()) // 8 + 1, dtype=np.uint8)
+    bits = np.zeros(size, dtype=np.uint8)
     np.bitwise_or.at(bits, allowed >> 3, (1 << (allowed & 7)).astype(np.uint8))
     return faiss.IDSelectorBitmap(bits)

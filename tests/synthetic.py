@@ -1,15 +1,19 @@
 """Makes what tests need, in code: chips of random reflectance, and image files."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 from indexer.imagery.chip import Chip
 from indexer.sensors import PROFILES
@@ -96,19 +100,22 @@ def write_geotiff(
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = stack.shape
     place = {} if transform is None else {"transform": transform}
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=count,
-        height=height,
-        width=width,
-        dtype=stack.dtype,
-        crs=crs,
-        nodata=nodata,
-        **place,
-        **profile,
-    ) as file:
+    with (
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+        rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            count=count,
+            height=height,
+            width=width,
+            dtype=stack.dtype,
+            crs=crs,
+            nodata=nodata,
+            **place,
+            **profile,
+        ) as file,
+    ):
         file.write(stack)
         for number, text in enumerate(descriptions or (), start=1):
             if text is not None:
@@ -142,3 +149,10 @@ def write_band_folder(
         name = f"{prefix or folder.name}_{band}.tif"
         write_geotiff(folder / name, values[None], **{"transform": to_map} | options)
     return folder
+
+
+def compute_position_bias_once(patch: pytest.MonkeyPatch) -> None:
+    """Let the CROMA networks of a test share their position bias, which takes longest to build."""
+    from torchgeo.models import croma
+
+    patch.setattr(croma, "get_2dalibi", cache(croma.get_2dalibi))

@@ -110,14 +110,12 @@ class Bar:
             console=stderr(),
         )
         self._task = self._progress.add_task(task, total=total)
-        self._total = total
         self._progress.start()
 
-    def extend(self, more: int) -> None:
-        """Correct the number of chips."""
-        if self._progress is not None and more:
-            self._total += more
-            self._progress.update(self._task, total=self._total)
+    def rename(self, task: str) -> None:
+        """Say what is being done now."""
+        if self._progress is not None:
+            self._progress.update(self._task, description=task)
 
     def advance(self, done: int) -> None:
         """Move on."""

@@ -12,7 +12,7 @@ from api.cli.state import show as show_state
 from indexer.settings import Settings
 
 COLLECTION = "demo"
-PARCEL = "demo-017"
+PARCEL = "demo-012"
 ENCODER = "croma-base"
 
 

@@ -20,7 +20,7 @@ def serve(
 
       parcelle serve --port 8080
 
-      curl http://127.0.0.1:8080/collections/demo/items/demo-017/similar?k=5
+      curl http://127.0.0.1:8080/collections/demo/items/demo-012/similar?k=5
     """
     run(Settings(), host, port, workers)
 

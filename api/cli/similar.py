@@ -47,7 +47,7 @@ def similar(
 
     For example:
 
-      parcelle similar demo-017 -k 5 --crop "winter wheat" --datetime 2023-05
+      parcelle similar demo-012 -k 5 --crop "winter wheat" --datetime 2023-05
 
       parcelle similar --image chip.tif --bands l2a --format geojson
     """

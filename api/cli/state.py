@@ -28,7 +28,7 @@ def state(
 
     For example:
 
-      parcelle state demo-017 --datetime 2023-05/2023-07
+      parcelle state demo-012 --datetime 2023-05/2023-07
     """
     from retriever.search import ParcelSearcher
 

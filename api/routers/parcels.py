@@ -24,7 +24,7 @@ CollectionName = Annotated[
 ]
 ParcelId = Annotated[
     _Text,
-    Path(description="Id of the parcel, percent-encoded where need be.", examples=["demo-017"]),
+    Path(description="Id of the parcel, percent-encoded where need be.", examples=["demo-012"]),
 ]
 DatetimeText = Annotated[
     str | None,

@@ -8,9 +8,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from indexer.errors import StorageError
 from indexer.settings import Settings
@@ -26,36 +26,44 @@ def connect(settings: Settings) -> Engine:
     Raises:
         StorageError: If the URL is unusable or nobody answers (``database-unreachable``).
     """
+    url = _url(settings)
     try:
-        url = make_url(settings.resolved_database_url)
-    except ArgumentError as error:
-        raise StorageError(
-            "PARCELLE_DATABASE_URL is not a SQLAlchemy URL; write it as "
-            "sqlite:////path/parcelle.db or postgresql+psycopg://user@host/database.",
-            kind="database-unreachable",
-        ) from error
-    if url.get_backend_name() == "sqlite" and url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    try:
+        if url.get_backend_name() == "sqlite" and url.database:
+            Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(url, pool_pre_ping=True)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _configure_sqlite)
         with engine.connect():
             pass
-    except (OperationalError, ModuleNotFoundError) as error:
+    except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
         detail = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise StorageError(
             f"The database {url.render_as_string(hide_password=True)} cannot be opened ({detail}); "
-            "check PARCELLE_DATABASE_URL and that the server runs.",
+            "check PARCELLE_DATA_DIR, PARCELLE_DATABASE_URL and that the server runs.",
             kind="database-unreachable",
         ) from error
     return engine
 
 
 def database_exists(settings: Settings) -> bool:
-    """Whether there is a database to look into; False only for a SQLite file not made yet."""
-    url = make_url(settings.resolved_database_url)
+    """Whether there is a database to look into; False only for a SQLite file not made yet.
+
+    Raises:
+        StorageError: If the URL is unusable (``database-unreachable``).
+    """
+    url = _url(settings)
     return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
+
+
+def _url(settings: Settings) -> URL:
+    try:
+        return make_url(settings.resolved_database_url)
+    except (ArgumentError, ValueError) as error:
+        raise StorageError(
+            "PARCELLE_DATABASE_URL is not a SQLAlchemy URL; write it as "
+            "sqlite:////path/parcelle.db or postgresql+psycopg://user@host/database.",
+            kind="database-unreachable",
+        ) from error
 
 
 def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:
@@ -106,20 +114,32 @@ def require_current_schema(engine: Engine) -> None:
         )
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the schema to this version; an empty database gets all tables."""
     config = _alembic_config()
     with engine.begin() as connection:
+        _begin_before_ddl(connection)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def downgrade(engine: Engine, revision: str = "base") -> None:
     """Take the schema back to an older revision; for tests and emergencies."""
     config = _alembic_config()
     with engine.begin() as connection:
+        _begin_before_ddl(connection)
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
+
+
+def _begin_before_ddl(connection: Connection) -> None:
+    """Make a migration of SQLite all or nothing, as it is on PostgreSQL.
+
+    Python's driver opens a transaction before it changes rows, but not before it changes tables;
+    a process killed in between would leave half a schema that no version of Parcelle can use.
+    """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _alembic_config() -> Config:

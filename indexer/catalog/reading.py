@@ -35,27 +35,27 @@ def find_space(
 ) -> SpaceRecord | None:
     """The space in which a run goes on.
 
-    A space whose projection is open belongs to a run that has not ended, and is resumed. Then
-    comes the collection's own space, then the latest of the recipe, which collections share.
+    A space without a generation belongs to a run that has not ended, and is resumed. Then comes
+    the collection's own space, then the latest of the recipe, which collections share.
 
     Args:
         connection: Open connection.
         recipe_digest: Digest of the run's recipe.
         collection_id: The collection that is reindexed; None if it is new.
-        new: Consider only a space that is still open.
+        new: Consider only a space that has no generation yet.
     """
     own = select(Collection.space_id).where(Collection.id == collection_id).scalar_subquery()
     statement = (
         select(EmbeddingSpace.id)
         .where(EmbeddingSpace.recipe_digest == recipe_digest)
         .order_by(
-            EmbeddingSpace.digest.is_(None).desc(),
+            EmbeddingSpace.current_generation_id.is_(None).desc(),
             (EmbeddingSpace.id == func.coalesce(own, -1)).desc(),
             EmbeddingSpace.id.desc(),
         )
     )
     if new:
-        statement = statement.where(EmbeddingSpace.digest.is_(None))
+        statement = statement.where(EmbeddingSpace.current_generation_id.is_(None))
     found = connection.scalars(statement.limit(1)).first()
     return None if found is None else get_space(connection, found)
 
@@ -196,6 +196,16 @@ def count_kept_embeddings(connection: Connection, space_id: int) -> int:
     return connection.scalars(
         select(func.count()).where(Embedding.space_id == space_id, Embedding.embedding.is_not(None))
     ).one()
+
+
+def has_embeddings(connection: Connection, space_id: int) -> bool:
+    """Whether any observation stands in a space, with a vector or waiting for the projection."""
+    found = connection.scalar(
+        select(Embedding.id)
+        .where(Embedding.space_id == space_id, Embedding.superseded.is_(False))
+        .limit(1)
+    )
+    return found is not None
 
 
 def kept_embeddings(connection: Connection, space_id: int) -> tuple[IntArray, FloatArray]:

@@ -92,7 +92,7 @@ class Parcel(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     collection_id: Mapped[int] = mapped_column(ForeignKey("collections.id"))
-    parcel_id: Mapped[str] = mapped_column(String(300))
+    parcel_id: Mapped[str] = mapped_column(String)
     geometry: Mapped[bytes | None] = mapped_column(LargeBinary)
     """Well-known binary in longitude and latitude (EPSG:4326)."""
     west: Mapped[float | None] = mapped_column(Float)
@@ -100,10 +100,12 @@ class Parcel(Base):
     east: Mapped[float | None] = mapped_column(Float)
     north: Mapped[float | None] = mapped_column(Float)
     area_m2: Mapped[float | None] = mapped_column(Float)
-    crop_code: Mapped[str | None] = mapped_column(String(300))
-    crop_name: Mapped[str | None] = mapped_column(String(300))
+    crop_code: Mapped[str | None] = mapped_column(String)
+    crop_name: Mapped[str | None] = mapped_column(String)
     attributes: Mapped[dict[str, Any]] = mapped_column(JSON)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(
+        UtcDateTime, server_default=func.now(), onupdate=func.now()
+    )
 
 
 class Observation(Base):
@@ -114,8 +116,8 @@ class Observation(Base):
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     parcel_id: Mapped[int] = mapped_column(ForeignKey("parcels.id", ondelete="CASCADE"))
-    scene: Mapped[str] = mapped_column(String(300))
-    source: Mapped[str] = mapped_column(String(2000))
+    scene: Mapped[str] = mapped_column(String)
+    source: Mapped[str] = mapped_column(String)
     acquired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     processing_baseline: Mapped[str | None] = mapped_column(String(10))
     pixels_inside: Mapped[float] = mapped_column(Float)
@@ -138,12 +140,13 @@ class EmbeddingSpace(Base):
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     recipe_digest: Mapped[str] = mapped_column(String(64), index=True)
     """SHA-256 of the recipe: all but the projection."""
-    digest: Mapped[str | None] = mapped_column(String(64), unique=True)
-    """SHA-256 of recipe and projection; None until the projection is frozen."""
+    digest: Mapped[str | None] = mapped_column(String(64))
+    """SHA-256 of recipe and projection; None until the projection is frozen. Not unique: what is
+    embedded in full again may come to the same projection, and so to the same identity."""
     recipe: Mapped[dict[str, Any]] = mapped_column(JSON)
     projection_kind: Mapped[str | None] = mapped_column(String(20))
     projection: Mapped[bytes | None] = mapped_column(LargeBinary)
-    weights_path: Mapped[str | None] = mapped_column(String(2000))
+    weights_path: Mapped[str | None] = mapped_column(String)
     """Where the weight file was last found; a convenience, not part of the identity."""
     current_generation_id: Mapped[int | None] = mapped_column(RowId)
     """The generation that answers: the one pointer that a publication switches. No foreign key,

@@ -1,6 +1,6 @@
 """Statements that change the catalog. Each runs in the caller's transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import shapely
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from indexer.catalog.tables import (
     Collection,
@@ -22,6 +22,9 @@ from indexer.observation_state import ObservationState
 from indexer.parcels.parcel import Parcel
 
 FloatArray = npt.NDArray[np.float32]
+
+# SQLite takes 32,766 parameters in one statement, PostgreSQL 65,535; a batch may have more parcels.
+_MOST_PARAMETERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -110,14 +113,8 @@ def save_parcels(
         Row of each parcel, by parcel id.
     """
     wanted = {parcel.parcel_id: _parcel_values(collection_id, parcel) for parcel in parcels}
-    columns = ParcelRow.__table__.c
-    known = connection.execute(
-        select(ParcelRow.__table__).where(
-            columns.collection_id == collection_id, columns.parcel_id.in_(wanted)
-        )
-    ).mappings()
     rows: dict[str, int] = {}
-    for row in known:
+    for row in _stored_parcels(connection, collection_id, list(wanted)):
         values = wanted.pop(row["parcel_id"])
         rows[row["parcel_id"]] = row["id"]
         if any(row[name] != value for name, value in values.items()):
@@ -127,6 +124,20 @@ def save_parcels(
         inserted = connection.execute(statement, list(wanted.values()))
         rows.update({parcel_id: row for parcel_id, row in inserted})
     return rows
+
+
+def _stored_parcels(
+    connection: Connection, collection_id: int, parcel_ids: Sequence[str]
+) -> Iterator[RowMapping]:
+    """Those of the parcels that the collection holds already."""
+    columns = ParcelRow.__table__.c
+    for start in range(0, len(parcel_ids), _MOST_PARAMETERS):
+        some = parcel_ids[start : start + _MOST_PARAMETERS]
+        yield from connection.execute(
+            select(ParcelRow.__table__).where(
+                columns.collection_id == collection_id, columns.parcel_id.in_(some)
+            )
+        ).mappings()
 
 
 def _parcel_values(collection_id: int, parcel: Parcel) -> dict[str, Any]:

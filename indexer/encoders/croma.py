@@ -98,11 +98,19 @@ class CromaEncoder:
         """
         _ = self._network
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the network is in memory already."""
+        return "_network" in self.__dict__
+
     @cached_property
     def _network(self) -> "CROMA":
         import torch
         from torchgeo.models import CROMA
 
+        path = self.weights.path
+        # Before the network is built, which takes long: a file may turn out to be unusable.
+        state = None if path is None else load_optical_state(path, self.name)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(UNTRAINED_SEED)
             network = CROMA(
@@ -111,8 +119,7 @@ class CromaEncoder:
                 image_size=IMAGE_PX,
                 **ARCHITECTURES[self.name],
             )
-        if self.weights.path is not None:
-            state = load_optical_state(self.weights.path, self.name)
+        if state is not None:
             # The position bias is computed, not learned; published files do not hold it.
             state = {"attn_bias": network.attn_bias, **state}
             try:
@@ -120,7 +127,7 @@ class CromaEncoder:
             except RuntimeError as error:
                 detail = str(error).strip().splitlines()
                 raise WeightsError(
-                    f"{self.weights.path}: not the weights of {self.name} "
+                    f"{path}: not the weights of {self.name} "
                     f"({detail[1 if len(detail) > 1 else 0].strip()[:160]}). "
                     "Give the file that fits --encoder.",
                     kind="weights-mismatch",

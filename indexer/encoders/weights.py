@@ -9,11 +9,10 @@ import importlib.metadata
 import os
 import re
 import socket
-import zipfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
-from urllib.error import URLError
 
 from indexer.errors import WeightsError
 
@@ -109,16 +108,17 @@ def load_optical_state(path: Path, encoder: str) -> dict[str, Any]:
         WeightsError: If the file cannot be read (``weights-corrupt``) or holds no optical CROMA
             encoder (``weights-mismatch``).
     """
-    import pickle
-
     import torch
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    # Damaged bytes are read as instructions before anything is found wrong with them: besides
+    # UnpicklingError come IndexError, KeyError, struct.error, UnicodeDecodeError and others.
+    except Exception as error:
         raise WeightsError(
-            f"{path}: cannot be read as a PyTorch weight file ({_first_line(error)}); it is "
-            "truncated or of another format. Fetch it again.",
+            # PyTorch's own message would advise to load the file with whatever code is in it.
+            f"{path}: cannot be read as a PyTorch weight file ({type(error).__name__}); it is "
+            "truncated, of another format, or holds more than tensors. Fetch it again.",
             kind="weights-corrupt",
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -158,17 +158,18 @@ def _pretrained_file(encoder: str) -> Path:
     path: Path = Path(torch.hub.get_dir()) / "checkpoints" / name
     if path.is_file():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
     # torch.hub sets no time limit of its own; behind a silent firewall it would wait for ever.
     socket.setdefaulttimeout(_DOWNLOAD_TIMEOUT_S)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(
             published.url, str(path), hash_prefix=_published_prefix(name), progress=True
         )
-    except (URLError, OSError, RuntimeError) as error:
+    # A broken connection, a full disk; RuntimeError where the digest is another.
+    except (OSError, HTTPException, RuntimeError) as error:
         raise WeightsError(
-            f"The pretrained weights of {encoder} cannot be had: {published.url} did not answer "
+            f"The pretrained weights of {encoder} cannot be had: {published.url} was not fetched "
             f"({_first_line(error)}). Fetch that file on a machine that reaches it and put it at "
             f"{path}, or name it with {_SETTING}. "
             "For a trial without meaning, --weights untrained uses a random network.",

@@ -34,13 +34,23 @@ from indexer.vector_index import VectorIndex
 _ASIDE = ".building-"
 
 
-def is_current(engine: Engine, space: SpaceRecord) -> bool:
-    """Whether the space's published generation holds exactly the catalog's vectors."""
+def is_current(engine: Engine, folder: Path, space: SpaceRecord) -> bool:
+    """Whether the space's published generation, undamaged, holds exactly the catalog's vectors."""
     if space.current_generation_id is None:
         return False
     with engine.connect() as connection:
         manifest = Manifest.from_dict(get_generation(connection, space.current_generation_id))
-        return current_extent(connection, space.id) == (manifest.rows, manifest.last_id)
+        extent = current_extent(connection, space.id)
+    return extent == (manifest.rows, manifest.last_id) and _is_intact(folder, manifest)
+
+
+def _is_intact(folder: Path, manifest: Manifest) -> bool:
+    try:
+        with _index_path(folder, manifest).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return False
+    return digest == manifest.index_sha256
 
 
 def build_generation(
@@ -55,7 +65,8 @@ def build_generation(
         collection_id: A collection that is to be searched in this space from now on.
 
     Raises:
-        StorageError: If what was written does not read back as it was (``write-failed``).
+        StorageError: If the index cannot be written, or does not read back as it was
+            (``write-failed``).
     """
     with engine.connect() as connection:
         space = get_space(connection, space_id)
@@ -116,7 +127,7 @@ def open_generation(folder: Path, manifest: Manifest) -> VectorIndex:
     Raises:
         StorageError: If the file is missing or damaged (``generation-corrupt``).
     """
-    path = folder / str(manifest.generation) / INDEX_FILE
+    path = _index_path(folder, manifest)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -130,46 +141,57 @@ def open_generation(folder: Path, manifest: Manifest) -> VectorIndex:
     )
 
 
+def _index_path(folder: Path, manifest: Manifest) -> Path:
+    return folder / str(manifest.generation) / INDEX_FILE
+
+
 def _write(folder: Path, manifest: Manifest, content: bytes) -> None:
-    """Write a generation's folder so that it is either whole or not there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"{_ASIDE}*"):
-        shutil.rmtree(stale)
-    final = folder / str(manifest.generation)
-    if final.exists():
-        # Renamed, but its transaction never came: nobody points at it.
-        shutil.rmtree(final)
+    """Write a generation's folder so that it is either whole or not there.
+
+    Raises:
+        StorageError: If it cannot be written, or reads back differently (``write-failed``).
+    """
+    final = _index_path(folder, manifest).parent
     aside = folder / f"{_ASIDE}{manifest.generation}"
-    aside.mkdir()
-    _write_durably(aside / INDEX_FILE, content)
-    _write_durably(
-        aside / MANIFEST_FILE, (json.dumps(manifest.to_dict(), indent=2) + "\n").encode()
-    )
-    # A full disk can leave a short file behind without any error; look before anybody trusts it.
-    written = hashlib.sha256((aside / INDEX_FILE).read_bytes()).hexdigest()
-    if written != manifest.index_sha256:
-        raise StorageError(
-            f"{aside / INDEX_FILE}: what was written reads back differently; the disk may be full "
-            "or failing. Nothing was published; the former generation goes on.",
-            kind="write-failed",
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(f"{_ASIDE}*"):
+            shutil.rmtree(stale)
+        if final.exists():
+            # Renamed, but its transaction never came: nobody points at it.
+            shutil.rmtree(final)
+        aside.mkdir()
+        _write_durably(aside / INDEX_FILE, content)
+        _write_durably(
+            aside / MANIFEST_FILE, (json.dumps(manifest.to_dict(), indent=2) + "\n").encode()
         )
-    _flush_folder(aside)
-    aside.rename(final)
-    _flush_folder(folder)
+        _check_written(aside / INDEX_FILE, manifest)
+        _flush_folder(aside)
+        aside.rename(final)
+        _flush_folder(folder)
+    except OSError as error:
+        raise StorageError(
+            f"{error.filename or aside}: cannot be written ({error.strerror}). Nothing was "
+            "published; the former generation goes on.",
+            kind="write-failed",
+        ) from error
 
 
 def _write_durably(path: Path, content: bytes) -> None:
-    try:
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_written(path: Path, manifest: Manifest) -> None:
+    """Look before anybody trusts it: a full disk can leave a short file without any error."""
+    if hashlib.sha256(path.read_bytes()).hexdigest() != manifest.index_sha256:
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror}). Nothing was published; the former "
-            "generation goes on.",
+            f"{path}: what was written reads back differently; the disk may be full or failing. "
+            "Nothing was published; the former generation goes on.",
             kind="write-failed",
-        ) from error
+        )
 
 
 def _flush_folder(folder: Path) -> None:

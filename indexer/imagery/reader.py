@@ -13,10 +13,9 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import reproject
 from rasterio.windows import Window
 
@@ -25,6 +24,8 @@ from indexer.imagery.chip import BoolArray, Chip, FloatArray
 from indexer.imagery.masking import clear_sky, has_data
 from indexer.imagery.sources import ImageSource, find_sources, time_in_name
 from indexer.sensors import (
+    HAND_PROCESSED,
+    OFFSET_DN,
     PROFILES,
     QUANTIFICATION,
     SCL,
@@ -40,7 +41,8 @@ IMPLAUSIBLE_NEGATIVE_FRACTION = 0.05
 """Share of negative reflectance above which the baseline is doubted."""
 
 _TIME_TAGS = ("ACQUISITION_DATETIME", "ACQUISITION_DATE", "datetime", "DATETIME")
-_BASELINE_TAGS = ("PROCESSING_BASELINE", "s2:processing_baseline")
+# STAC's own s2:processing_baseline cannot be asked for: GDAL ends a tag's name at the colon.
+_BASELINE_TAG = "PROCESSING_BASELINE"
 # Largest value that a file in units of reflectance may hold; digital numbers exceed it at once.
 _MAX_UNIT_REFLECTANCE = 10.0
 
@@ -112,7 +114,7 @@ class Scene:
                     kind="missing-band",
                 )
             wanted = tuple(by_band[band] for band in options.wanted)
-            grid = grid or _finest_grid(source, wanted)
+            grid = grid or _finest_grid(source, wanted, by_band.get(SCL))
             tags = _tags(wanted[0].path)
         baseline = options.baseline or _baseline(tags) or source.processing_baseline
         return cls(
@@ -160,57 +162,51 @@ class Scene:
     def _read_band(self, layer: Layer, window: Window) -> FloatArray:
         """Raw values on the scene's grid, shape of the window; NaN where there is no data."""
         with _open(layer.path) as file:
-            if self._on_grid(file):
-                values = _with_gaps(file.read(layer.number, window=window), file.nodata)
-            else:
-                values = self._resample(file, layer.number, window)
+            values = self._read_layer(file, layer.number, window, Resampling.bilinear)
             scale, offset = file.scales[layer.number - 1], file.offsets[layer.number - 1]
         if scale != 1 or offset != 0:
             # The file states how its numbers become reflectance; that includes the offset.
             values = (values * scale + offset).astype(np.float32)
         return values
 
-    def _resample(self, file: DatasetReader, number: int, window: Window) -> FloatArray:
-        """Bilinear interpolation of a coarser band, nodata kept out of it."""
-        coarse = _with_gaps(file.read(number), file.nodata)
+    def _read_layer(
+        self, file: DatasetReader, number: int, window: Window, resampling: Resampling
+    ) -> FloatArray:
+        """A layer as stored, brought to the scene's grid; nodata is NaN and is not mixed in."""
+        if self._on_grid(file):
+            return _with_gaps(file.read(number, window=window), file.nodata)
+        transform = self._window_transform(window)
+        needed = _window_around(file, transform, window)
         fine = np.full((window.height, window.width), np.nan, dtype=np.float32)
+        if needed is None:
+            return fine
         reproject(
-            coarse,
+            _with_gaps(file.read(number, window=needed), file.nodata),
             fine,
-            src_transform=file.transform,
+            src_transform=file.transform @ Affine.translation(needed.col_off, needed.row_off),
             src_crs=file.crs or _ANY_CRS,
             src_nodata=np.nan,
-            dst_transform=self._window_transform(window),
+            dst_transform=transform,
             dst_crs=file.crs or _ANY_CRS,
             dst_nodata=np.nan,
-            resampling=Resampling.bilinear,
+            resampling=resampling,
         )
         return fine
 
     def _read_scl(self, layer: Layer, window: Window) -> npt.NDArray[np.uint8]:
         with _open(layer.path) as file:
-            if self._on_grid(file):
-                classes = file.read(layer.number, window=window)
-            else:
-                with WarpedVRT(
-                    file,
-                    crs=file.crs,
-                    transform=self.transform,
-                    height=self.shape[0],
-                    width=self.shape[1],
-                    resampling=Resampling.nearest,
-                ) as warped:
-                    classes = warped.read(layer.number, window=window)
-        # Float files mark gaps with NaN, which means class 0, nodata.
-        finite = np.nan_to_num(classes.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        clipped: npt.NDArray[np.uint8] = np.clip(finite, 0, 255).astype(np.uint8)
+            classes = self._read_layer(file, layer.number, window, Resampling.nearest)
+        # Class 0 means no data.
+        clipped: npt.NDArray[np.uint8] = np.clip(np.nan_to_num(classes), 0, 255).astype(np.uint8)
         return clipped
 
     def _window_transform(self, window: Window) -> Affine:
         return self.transform @ Affine.translation(window.col_off, window.row_off)
 
     def _on_grid(self, file: DatasetReader) -> bool:
-        return (file.height, file.width) == self.shape
+        in_pixels = ~self.transform @ file.transform
+        same_place = in_pixels.almost_equals(Affine.identity(), _SAME_PLACE_PX)
+        return (file.height, file.width) == self.shape and same_place
 
     def _to_reflectance(self, stack: FloatArray) -> FloatArray:
         """Scale and offset, shape ``(band, y, x)``; files in units of reflectance stay so."""
@@ -263,18 +259,20 @@ def baseline_doubt(chip: Chip) -> str | None:
     reflectances mean that it was subtracted from numbers that never held it, and a floor of 0.1
     under every band means that it is still in.
     """
-    finite = chip.reflectance[np.isfinite(chip.reflectance)]
-    if finite.size == 0:
+    reflectance = chip.reflectance[:, chip.data_mask]
+    if reflectance.size == 0:
         return None
     used = chip.processing_baseline or "unknown"
-    negative = float((finite < 0).mean())
+    negative = float((reflectance < 0).mean())
     if negative > IMPLAUSIBLE_NEGATIVE_FRACTION:
         return (
             f"{chip.source}: {negative:.0%} of the reflectance is negative with baseline {used}; "
             "the offset seems to be removed already: give --baseline 03.01."
         )
-    darkest = float(np.nanmin(np.nanpercentile(chip.reflectance, 1, axis=(1, 2))))
-    if darkest >= -offset_dn("04.00", None) / QUANTIFICATION:
+    if offset_dn(chip.processing_baseline, chip.acquired_at) != 0:
+        return None
+    darkest = float(np.percentile(reflectance, 1, axis=1).min())
+    if darkest >= -OFFSET_DN / QUANTIFICATION:
         return (
             f"{chip.source}: no band falls below reflectance {darkest:.2f} with baseline {used}; "
             "the offset of baseline 04.00 may still be in: if so, give --baseline 04.00."
@@ -291,6 +289,10 @@ class _Grid:
 
 # Band files without a reference system share the plane of their own coordinates.
 _ANY_CRS = CRS.from_epsg(3857)
+# Transforms that differ by less are the same, written with other roundings.
+_SAME_PLACE_PX = 1e-3
+# Pixels of a coarser band around a window that interpolation may look at.
+_MARGIN_PX = 2
 
 
 @contextmanager
@@ -301,7 +303,7 @@ def _readable(source: ImageSource) -> Iterator[None]:
             # An image without georeference is legal; what needs one checks for it.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
-    except (RasterioError, OSError, MemoryError) as error:
+    except (RasterioError, CRSError, OSError, MemoryError, UnicodeDecodeError) as error:
         detail = error.__cause__ or error
         raise ImageryError(
             f"{source.path}: cannot be read as GeoTIFF ({detail}); the file may be truncated or "
@@ -311,7 +313,8 @@ def _readable(source: ImageSource) -> Iterator[None]:
 
 
 def _open(path: str) -> DatasetReader:
-    # Naming the driver keeps other formats, VRT above all, from being read under a .tif name.
+    # Naming the driver keeps other formats, VRT above all, from being read under a .tif name. A
+    # GeoTIFF may still name any other file as its overviews, so read at full resolution only.
     return rasterio.open(path, driver="GTiff")
 
 
@@ -322,38 +325,32 @@ def _with_gaps(dn: npt.NDArray[np.generic], nodata: float | None) -> FloatArray:
     return values
 
 
+def _window_around(file: DatasetReader, transform: Affine, window: Window) -> Window | None:
+    """The part of a file under a window that starts at ``transform``; None where there is none."""
+    to_file = ~file.transform @ transform
+    corners = [to_file @ (x, y) for x in (0, window.width) for y in (0, window.height)]
+    columns, rows = np.array(corners).T
+    left, top = (max(0, int(np.floor(side.min())) - _MARGIN_PX) for side in (columns, rows))
+    right = min(file.width, int(np.ceil(columns.max())) + _MARGIN_PX)
+    bottom = min(file.height, int(np.ceil(rows.max())) + _MARGIN_PX)
+    return Window(left, top, right - left, bottom - top) if left < right and top < bottom else None
+
+
 def _layers_of_band_folder(source: ImageSource) -> list[Layer]:
-    layers: list[Layer] = []
+    layers: dict[str, Layer] = {}
     for band, path in source.files:
         if band is None:
             raise TypeError("a band folder names the band of each file")
-        layers.append(Layer(band, str(path), 1))
-    return layers
+        # Of _10m, _20m and _60m the finest comes first.
+        layers.setdefault(band, Layer(band, str(path), 1))
+    return list(layers.values())
 
 
 def _layers_of_file(source: ImageSource, options: ReadingOptions) -> tuple[list[Layer], _Grid]:
     path = str(source.path)
     with _open(path) as file:
         grid = _grid(file)
-        count, descriptions = file.count, file.descriptions
-    names: list[str | None]
-    if options.bands is not None:
-        if len(options.bands) != count:
-            raise ImageryError(
-                f"{path}: it has {count} bands, but --bands names {len(options.bands)} "
-                f"({','.join(options.bands)}); give the profile or list that fits the file.",
-                kind="band-count",
-            )
-        names = list(options.bands)
-    else:
-        names = [canonical_band(text) if text else None for text in descriptions]
-        if not any(names):
-            raise ImageryError(
-                f"{path}: its {count} bands have no names that are known"
-                f"{_quoted(descriptions)}; name them with --bands "
-                f"({', '.join(PROFILES)}, or a list such as B02,B03,B04,B08).",
-                kind="bands-unknown",
-            )
+        names = _names_of_layers(path, file.descriptions, options)
     layers = [
         Layer(name, path, number)
         for number, name in enumerate(names, start=1)
@@ -362,18 +359,53 @@ def _layers_of_file(source: ImageSource, options: ReadingOptions) -> tuple[list[
     return layers, grid
 
 
+def _names_of_layers(
+    path: str, descriptions: tuple[str | None, ...], options: ReadingOptions
+) -> list[str | None]:
+    """What the file says, where it names all wanted bands and none twice, else ``--bands``."""
+    count = len(descriptions)
+    described = [canonical_band(text) if text else None for text in descriptions]
+    repeated = sorted({name for name in described if name and described.count(name) > 1})
+    unclear = repeated or not set(options.wanted) <= set(described)
+    if options.bands is not None and unclear:
+        if len(options.bands) != count:
+            raise ImageryError(
+                f"{path}: it has {count} bands, but --bands names {len(options.bands)} "
+                f"({','.join(options.bands)}); give the profile or list that fits the file.",
+                kind="band-count",
+            )
+        return list(options.bands)
+    if not any(described):
+        raise ImageryError(
+            f"{path}: its {count} bands have no names that are known"
+            f"{_quoted(descriptions)}; name them with --bands "
+            f"({', '.join(PROFILES)}, or a list such as B02,B03,B04,B08).",
+            kind="bands-unknown",
+        )
+    if repeated:
+        raise ImageryError(
+            f"{path}: several of its {count} bands are named {', '.join(repeated)}; say with "
+            "--bands which is meant ('-' passes a layer over).",
+            kind="bands-unknown",
+        )
+    return described
+
+
 def _quoted(descriptions: tuple[str | None, ...]) -> str:
     present = [repr(text[:40]) for text in descriptions if text]
     return f" ({', '.join(present[:5])})" if present else ""
 
 
-def _finest_grid(source: ImageSource, layers: tuple[Layer, ...]) -> _Grid:
-    """The grid of the band with most pixels; all must cover the same ground."""
+def _finest_grid(source: ImageSource, layers: tuple[Layer, ...], scl: Layer | None) -> _Grid:
+    """The grid of the band with most pixels; all, and the classes, must cover the same ground."""
     grids: list[tuple[Layer, _Grid]] = []
-    for layer in layers:
+    for layer in layers if scl is None else (*layers, scl):
         with _open(layer.path) as file:
             grids.append((layer, _grid(file)))
-    finest = max((grid for _, grid in grids), key=lambda grid: grid.shape[0] * grid.shape[1])
+    finest = max(
+        (grid for _, grid in grids[: len(layers)]),
+        key=lambda grid: grid.shape[0] * grid.shape[1],
+    )
     extent = np.array(array_bounds(*finest.shape, finest.transform))
     for layer, grid in grids:
         differs = np.abs(np.array(array_bounds(*grid.shape, grid.transform)) - extent).max()
@@ -413,9 +445,8 @@ def _time(tags: dict[str, str]) -> datetime | None:
 
 
 def _baseline(tags: dict[str, str]) -> str | None:
-    for name in _BASELINE_TAGS:
-        if name in tags:
-            # A tag that cannot be read tells nothing; the product's name may.
-            with suppress(InvalidInputError):
-                return parse_baseline(tags[name])
+    # A tag that cannot be read tells nothing; the product's name may.
+    with suppress(InvalidInputError):
+        baseline = parse_baseline(tags.get(_BASELINE_TAG, ""))
+        return None if baseline == HAND_PROCESSED else baseline
     return None

@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from indexer.errors import ImageryError, InvalidInputError
-from indexer.sensors import canonical_band, parse_baseline
+from indexer.sensors import HAND_PROCESSED, canonical_band, parse_baseline
 from indexer.skipped import Skipped
 
 EXTENSIONS = (".tif", ".tiff")
 
-_BAND_SUFFIX = re.compile(r"^(?P<name>.+?)_(?P<band>B\d{1,2}A?|SCL)(?:_\d{2}m)?$", re.IGNORECASE)
+_BAND_SUFFIX = re.compile(
+    r"^(?:(?P<name>.+?)_)?(?P<band>B\d{1,2}A?|SCL)(?:_\d{2}m)?$", re.IGNORECASE
+)
 _DATE_TIME = re.compile(r"(?<!\d)(20\d{2})(\d{2})(\d{2})T(\d{5,6})(?!\d)")
 _DATE = re.compile(r"(?<!\d)(20\d{2})-?(\d{2})-?(\d{2})(?!\d)")
 _BASELINE = re.compile(r"(?:^|_)N(\d{4})(?:_|$)")
@@ -26,7 +28,7 @@ class ImageSource:
     """One acquisition on disk: a multi-band file, or a folder of one file per band."""
 
     name: str
-    """The file's stem, or the name that the band files share."""
+    """The file's stem, or the name that the band files share, else that of their folder."""
     path: Path
     """The file, or the folder of band files."""
     files: tuple[tuple[str | None, Path], ...]
@@ -42,14 +44,15 @@ class ImageSource:
     @property
     def acquired_at(self) -> datetime | None:
         """Acquisition time as the name, else the folder's name, tells it."""
-        return time_in_name(self.name) or time_in_name(self.path.parent.name)
+        folder = self.path if self.is_band_folder else self.path.parent
+        return time_in_name(self.name) or time_in_name(folder.name)
 
     @property
     def processing_baseline(self) -> str | None:
         """Processing baseline in a Sentinel-2 product name (``_N0510_``)."""
         match = _BASELINE.search(self.name)
-        # 99.99 marks products that somebody processed by hand: it tells nothing about the offset.
-        return parse_baseline(match[1]) if match and match[1] != "9999" else None
+        baseline = parse_baseline(match[1]) if match else None
+        return None if baseline == HAND_PROCESSED else baseline
 
 
 def time_in_name(name: str) -> datetime | None:
@@ -92,40 +95,55 @@ def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list
     explicit: list[Path] = []
     for item in imagery:
         path = Path(item)
-        if path.is_dir():
-            found.update({file: path for file in _files_below(path)})
-        elif path.is_file():
+        if path.is_file():
             explicit.append(path)
-        elif glob.has_magic(str(item)):
-            base = _glob_base(str(item))
-            for match in map(Path, glob.glob(str(item), recursive=True)):
-                files = _files_below(match) if match.is_dir() else [match]
-                found.update({file: base for file in files})
-        else:
-            skipped.append(
-                Skipped(
-                    str(item), "file-not-found", f"{item}: no such file or folder; check the path."
-                )
-            )
-    if explicit:
-        base = Path(os.path.commonpath([file.parent for file in explicit]))
-        found.update({file: base for file in explicit})
-    usable = {file: base for file, base in found.items() if file.suffix.lower() in EXTENSIONS}
-    for file in sorted(set(explicit) - set(usable)):
+            continue
+        files = _expand(str(item))
+        if not files:
+            there_is = path.is_dir() or glob.has_magic(str(item))
+            what = "no GeoTIFF found there" if there_is else "no such file or folder"
+            reason = f"{item}: {what}; check the path."
+            skipped.append(Skipped(str(item), "file-not-found", reason))
+        found.update(files)
+    images = [file for file in explicit if _is_geotiff(file)]
+    for file in sorted(set(explicit) - set(images)):
         reason = f"{file}: not a GeoTIFF ({', '.join(EXTENSIONS)})."
         skipped.append(Skipped(str(file), "unreadable", reason))
-    if not usable:
+    if images:
+        base = Path(os.path.commonpath([_absolute(file.parent) for file in images]))
+        found.update({file: base for file in images})
+    if not found:
         named = ", ".join(map(str, imagery)) or "nothing"
         raise InvalidInputError(
             f"No GeoTIFF found in {named}. Name GeoTIFF files, a folder of them, or a quoted glob.",
             kind="no-imagery",
         )
-    sources, duplicates = _without_duplicates(_group(usable))
+    sources, duplicates = _without_duplicates(_group(found))
     return sources, skipped + duplicates
 
 
+def _expand(item: str) -> dict[Path, Path]:
+    """The images in a folder or behind a glob, each with the folder that classes lie below."""
+    if Path(item).is_dir():
+        return {file: Path(item) for file in _files_below(Path(item))}
+    base = _glob_base(item)
+    images: dict[Path, Path] = {}
+    for match in map(Path, glob.glob(item, recursive=True)):
+        files = _files_below(match) if match.is_dir() else [match]
+        images.update({file: base for file in files if _is_geotiff(file)})
+    return images
+
+
 def _files_below(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS)
+    return sorted(path for path in folder.rglob("*") if _is_geotiff(path))
+
+
+def _is_geotiff(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS
+
+
+def _absolute(folder: Path) -> str:
+    return os.path.abspath(folder)
 
 
 def _glob_base(pattern: str) -> Path:
@@ -146,7 +164,8 @@ def _group(files: dict[Path, Path]) -> list[ImageSource]:
         match = _BAND_SUFFIX.match(file.stem)
         band = canonical_band(match["band"]) if match else None
         if match and band:
-            groups[file.parent, match["name"]].append((band, file))
+            name = match["name"] or os.path.basename(_absolute(file.parent))
+            groups[file.parent, name].append((band, file))
         else:
             singles.append(
                 ImageSource(file.stem, file, ((None, file),), _class_name(file.parent, base))
@@ -155,15 +174,19 @@ def _group(files: dict[Path, Path]) -> list[ImageSource]:
         base = files[members[0][1]]
         # BigEarthNet gives each patch a folder; the class folder, if any, lies above it.
         above = folder.parent if folder.name == name else folder
-        class_name = _class_name(above, base) if folder != base else None
+        class_name = None if _same(folder, base) else _class_name(above, base)
         singles.append(ImageSource(name, folder, tuple(members), class_name))
     return sorted(singles, key=lambda source: (str(source.path), source.name))
 
 
 def _class_name(folder: Path, base: Path) -> str | None:
-    if folder == base or time_in_name(folder.name):
+    if _same(folder, base) or time_in_name(folder.name):
         return None
     return folder.name or None
+
+
+def _same(folder: Path, other: Path) -> bool:
+    return _absolute(folder) == _absolute(other)
 
 
 def _without_duplicates(

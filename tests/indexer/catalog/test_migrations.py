@@ -1,0 +1,138 @@
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, event, func, inspect, select
+
+from indexer.catalog.database import downgrade, schema_status, upgrade
+from indexer.catalog.tables import Base
+from indexer.catalog.writing import publish_generation
+from tests.indexer.catalog.filling import make_space, record, save, unit_vectors
+
+TABLES = {
+    "collections",
+    "embedding_spaces",
+    "embeddings",
+    "generations",
+    "observations",
+    "parcels",
+}
+
+
+def tables_of(engine: Engine) -> set[str]:
+    """Names of all tables but the one in which Alembic keeps its place."""
+    return set(inspect(engine).get_table_names()) - {"alembic_version"}
+
+
+def populate(engine: Engine) -> None:
+    """At least one row in each table, every reference in use."""
+    with engine.begin() as connection:
+        space_id = make_space(connection)
+        collection_id = save(connection, space_id, [record("p1", unit_vectors(1)[0])])
+        publish_generation(
+            connection,
+            generation_id=1,
+            space_id=space_id,
+            collection_id=collection_id,
+            manifest={"generation": 1},
+        )
+
+
+def row_counts(engine: Engine) -> dict[str, int]:
+    with engine.connect() as connection:
+        return {
+            table.name: connection.scalars(select(func.count()).select_from(table)).one()
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def test_the_migrated_schema_is_that_of_the_tables(engine: Engine) -> None:
+    upgrade(engine)
+    assert tables_of(engine) == TABLES == set(Base.metadata.tables)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_taking_all_migrations_back_leaves_nothing_behind(engine: Engine) -> None:
+    upgrade(engine)
+    downgrade(engine, "base")
+    assert tables_of(engine) == set()
+    assert schema_status(engine) == "empty"
+
+
+def test_every_migration_can_be_taken_back_and_made_again(engine: Engine) -> None:
+    script = ScriptDirectory(str(files("migrations")))
+    for revision in reversed(list(script.walk_revisions())):
+        upgrade(engine, revision.revision)
+        before = _schema(engine)
+        downgrade(engine, f"{revision.revision}-1")
+        upgrade(engine, revision.revision)
+        assert _schema(engine) == before
+    assert schema_status(engine) == "current"
+
+
+def test_a_filled_database_can_be_taken_down_and_up(catalog: Engine) -> None:
+    populate(catalog)
+    assert min(row_counts(catalog).values()) == 1
+    downgrade(catalog)
+    assert tables_of(catalog) == set()
+    upgrade(catalog)
+    assert set(row_counts(catalog).values()) == {0}
+    populate(catalog)
+
+
+def test_upgrading_a_current_database_changes_nothing(catalog: Engine) -> None:
+    populate(catalog)
+    before = row_counts(catalog)
+    upgrade(catalog)
+    assert row_counts(catalog) == before
+    assert schema_status(catalog) == "current"
+
+
+def test_a_migration_that_is_interrupted_leaves_the_database_as_it_was(engine: Engine) -> None:
+    """The last statements fail, as if the process had died before them."""
+
+    def die(_connection: Connection, _cursor: object, statement: str, *_more: object) -> None:
+        if "uq_embeddings_current" in statement:
+            raise KeyboardInterrupt
+
+    event.listen(engine, "before_cursor_execute", die)
+    with pytest.raises(KeyboardInterrupt):
+        upgrade(engine)
+    event.remove(engine, "before_cursor_execute", die)
+    assert tables_of(engine) == set()
+    assert schema_status(engine) == "empty"
+    upgrade(engine)
+    assert schema_status(engine) == "current"
+
+
+def test_rows_of_embeddings_and_generations_are_numbered_once_and_for_all(
+    catalog: Engine,
+) -> None:
+    if catalog.dialect.name == "sqlite":
+        with catalog.connect() as connection:
+            rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master").all()
+        made: dict[str, str] = {name: statement or "" for name, statement in rows}
+        numbered = {name for name in TABLES if "AUTOINCREMENT" in made[name].upper()}
+        assert numbered == {"embeddings", "generations"}
+    else:
+        # A sequence never goes back.
+        ids = [inspect(catalog).get_columns(name)[0] for name in TABLES]
+        assert all("nextval" in str(column["default"]) for column in ids)
+
+
+def _schema(engine: Engine) -> dict[str, Any]:
+    found = inspect(engine)
+    return {
+        name: (
+            [(column["name"], str(column["type"])) for column in found.get_columns(name)],
+            sorted(str(index["name"]) for index in found.get_indexes(name)),
+        )
+        for name in sorted(tables_of(engine))
+    }

@@ -1,0 +1,428 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import shapely
+from shapely import box
+from sqlalchemy import Connection, Engine, func, select, text, update
+
+from indexer.catalog import writing
+from indexer.catalog.reading import (
+    collection_names,
+    collection_space,
+    count_collection,
+    count_kept_embeddings,
+    current_extent,
+    current_vectors,
+    find_collection,
+    find_space,
+    get_generation,
+    get_space,
+    has_embeddings,
+    kept_embeddings,
+    known_observations,
+    list_generations,
+    next_generation_id,
+    rows_without_vector,
+    searched_spaces,
+)
+from indexer.catalog.tables import Observation
+from indexer.catalog.tables import Parcel as ParcelRow
+from indexer.catalog.writing import (
+    ensure_collection,
+    freeze_projection,
+    publish_generation,
+    remember_weights_path,
+    save_parcels,
+    set_vectors,
+)
+from indexer.embedding_space import space_digest
+from indexer.errors import NotFoundError
+from indexer.parcels.parcel import Parcel
+from tests.indexer.catalog.filling import (
+    ACQUIRED_AT,
+    PARCEL,
+    PROJECTION,
+    RECIPE,
+    STATE,
+    embedding_rows,
+    known_of,
+    make_space,
+    record,
+    save,
+    unit_vectors,
+)
+
+
+def publish(
+    connection: Connection, generation_id: int, space_id: int, collection_id: int | None = None
+) -> None:
+    publish_generation(
+        connection,
+        generation_id=generation_id,
+        space_id=space_id,
+        collection_id=collection_id,
+        manifest={"generation": generation_id},
+    )
+
+
+# Collections and parcels ---------------------------------------------------------------------
+
+
+def test_a_collection_is_made_once(connection: Connection) -> None:
+    first = ensure_collection(connection, "demo")
+    assert ensure_collection(connection, "demo") == first
+    assert ensure_collection(connection, "another") != first
+    assert collection_names(connection) == ["another", "demo"]
+
+
+def test_a_collection_has_no_space_until_something_is_published(connection: Connection) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    assert find_collection(connection, "demo") == (collection_id, None)
+    assert collection_space(connection, "demo") is None
+    space_id = make_space(connection)
+    publish(connection, 1, space_id, collection_id)
+    assert find_collection(connection, "demo") == (collection_id, space_id)
+    space = collection_space(connection, "demo")
+    assert space is not None
+    assert space.id == space_id
+
+
+def test_an_unknown_collection_is_none(connection: Connection) -> None:
+    assert find_collection(connection, "demo") is None
+    assert collection_space(connection, "demo") is None
+
+
+def test_a_parcel_is_stored_with_all_that_is_known_of_it(connection: Connection) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    rows = save_parcels(connection, collection_id, [PARCEL])
+    stored = connection.execute(select(ParcelRow.__table__)).one()
+    assert rows == {"p1": stored.id}
+    assert shapely.from_wkb(stored.geometry).equals(PARCEL.geometry)
+    assert (stored.west, stored.south, stored.east, stored.north) == (2.0, 49.0, 2.01, 49.02)
+    assert (stored.area_m2, stored.crop_code, stored.crop_name) == (12_345.5, "BTH", "winter wheat")
+    assert stored.attributes == PARCEL.attributes
+
+
+def test_a_parcel_without_a_place_is_stored_without(connection: Connection) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    save_parcels(connection, collection_id, [Parcel("demo", "chip", None)])
+    stored = connection.execute(select(ParcelRow.__table__)).one()
+    assert (stored.geometry, stored.west, stored.area_m2, stored.crop_name) == (None,) * 4
+
+
+def test_a_changed_parcel_is_updated_under_its_row(connection: Connection) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    before = save_parcels(connection, collection_id, [PARCEL])
+    moved = replace(PARCEL, crop_name="rapeseed", geometry=box(3.0, 49.0, 3.5, 49.5))
+    assert save_parcels(connection, collection_id, [moved]) == before
+    stored = connection.execute(select(ParcelRow.__table__)).one()
+    assert (stored.crop_name, stored.west, stored.east) == ("rapeseed", 3.0, 3.5)
+
+
+def test_the_time_of_update_is_that_of_the_last_change(catalog: Engine) -> None:
+    long_ago = datetime(2001, 1, 1, tzinfo=UTC)
+    with catalog.begin() as connection:
+        collection_id = ensure_collection(connection, "demo")
+        save_parcels(connection, collection_id, [PARCEL, replace(PARCEL, parcel_id="p2")])
+        connection.execute(update(ParcelRow).values(updated_at=long_ago))
+    with catalog.begin() as connection:
+        changed = replace(PARCEL, crop_name="rapeseed")
+        save_parcels(connection, collection_id, [changed, replace(PARCEL, parcel_id="p2")])
+        times = dict(connection.execute(select(ParcelRow.parcel_id, ParcelRow.updated_at)).all())
+    assert times["p1"] > datetime(2023, 1, 1, tzinfo=UTC)
+    assert times["p2"] == long_ago
+
+
+def test_a_parcel_named_twice_is_stored_once(connection: Connection) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    rows = save_parcels(connection, collection_id, [PARCEL, replace(PARCEL, crop_name="maize")])
+    assert list(rows) == ["p1"]
+    assert connection.scalars(select(ParcelRow.crop_name)).all() == ["maize"]
+
+
+def test_more_parcels_than_a_statement_takes_parameters_are_found_again(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The default maximum of SQLite, https://sqlite.org/limits.html.
+    assert writing._MOST_PARAMETERS < 32_766
+    monkeypatch.setattr(writing, "_MOST_PARAMETERS", 2)
+    collection_id = ensure_collection(connection, "demo")
+    parcels = [replace(PARCEL, parcel_id=f"p{number}") for number in range(5)]
+    first = save_parcels(connection, collection_id, parcels[:4])
+    second = save_parcels(connection, collection_id, parcels)
+    assert first.items() <= second.items()
+    assert connection.scalars(select(func.count()).select_from(ParcelRow)).one() == 5
+
+
+# Observations and embeddings -----------------------------------------------------------------
+
+
+def test_an_observation_is_stored_with_its_state(connection: Connection) -> None:
+    save(connection, make_space(connection), [record()])
+    stored = connection.execute(select(Observation.__table__)).one()
+    assert (stored.scene, stored.source, stored.processing_baseline, stored.acquired_at) == (
+        "scene",
+        "images/scene.tif",
+        "05.09",
+        ACQUIRED_AT,
+    )
+    for name in (
+        "pixels_inside",
+        "valid_pixels",
+        "valid_fraction",
+        "covered_fraction",
+        "cloud_cover_percent",
+        "reliable",
+    ):
+        assert getattr(stored, name) == getattr(STATE, name)
+    assert stored.indices == {
+        "NDVI": {"median": 0.5, "mean": 0.25, "std": 0.125, "p10": 0.1, "p90": 0.9}
+    }
+
+
+def test_what_is_known_is_what_was_saved(connection: Connection) -> None:
+    space_id = make_space(connection)
+    vector = unit_vectors(1)[0]
+    collection_id = save(connection, space_id, [record("p1", vector), record("p2")])
+    known = known_observations(connection, collection_id, space_id, "scene", ["p1", "p2", "p3"])
+    assert known.keys() == {"p1", "p2"}
+    assert known["p1"].fingerprint == known["p1"].embedded == "1" * 64
+    assert known["p1"].embedding_id == 1
+    assert (known["p2"].embedded, known["p2"].embedding_id) == (None, None)
+
+
+def test_an_observation_is_unknown_in_another_scene_collection_or_space(
+    connection: Connection,
+) -> None:
+    space_id, other_space = make_space(connection), make_space(connection)
+    collection_id = save(connection, space_id, [record("p1", unit_vectors(1)[0])])
+    other = ensure_collection(connection, "other")
+    assert known_observations(connection, collection_id, space_id, "later", ["p1"]) == {}
+    assert known_observations(connection, other, space_id, "scene", ["p1"]) == {}
+    elsewhere = known_of(connection, collection_id, other_space)
+    assert elsewhere is not None
+    assert (elsewhere.fingerprint, elsewhere.embedded) == ("1" * 64, None)
+
+
+def test_changed_pixels_give_a_new_row_and_supersede_the_old(connection: Connection) -> None:
+    space_id = make_space(connection)
+    old, new = unit_vectors(2)
+    collection_id = save(connection, space_id, [record("p1", old)])
+    known = known_of(connection, collection_id, space_id)
+    save(connection, space_id, [record("p1", new, fingerprint="2" * 64, known=known)])
+    assert embedding_rows(connection, "p1") == [(1, True), (2, False)]
+    ids, vectors = current_vectors(connection, space_id)
+    assert ids.tolist() == [2]
+    np.testing.assert_array_equal(vectors, [new])
+    assert count_collection(connection, collection_id) == (1, 1)
+
+
+def test_an_observation_that_became_too_poor_loses_its_vector(connection: Connection) -> None:
+    space_id = make_space(connection)
+    collection_id = save(connection, space_id, [record("p1", unit_vectors(1)[0])])
+    known = known_of(connection, collection_id, space_id)
+    save(connection, space_id, [record("p1", None, fingerprint="2" * 64, known=known)])
+    assert current_vectors(connection, space_id)[0].tolist() == []
+    assert not has_embeddings(connection, space_id)
+    now = known_of(connection, collection_id, space_id)
+    assert now is not None
+    assert (now.fingerprint, now.embedded) == ("2" * 64, None)
+
+
+def test_vectors_come_back_as_they_were_in_order_of_id(connection: Connection) -> None:
+    space_id = make_space(connection)
+    vectors = unit_vectors(5)
+    save(connection, space_id, [record(f"p{i}", vector) for i, vector in enumerate(vectors)])
+    ids, stored = current_vectors(connection, space_id)
+    assert ids.tolist() == [1, 2, 3, 4, 5]
+    assert ids.dtype == np.int64
+    assert stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, vectors)
+    assert current_extent(connection, space_id) == (5, 5)
+
+
+def test_an_empty_space_has_no_vectors(connection: Connection) -> None:
+    space_id = make_space(connection)
+    assert current_extent(connection, space_id) == (0, 0)
+    assert len(current_vectors(connection, space_id)[0]) == 0
+    assert not has_embeddings(connection, space_id)
+
+
+def test_rows_wait_for_the_projection_and_then_get_their_vectors(connection: Connection) -> None:
+    space_id = make_space(connection, frozen=False)
+    embeddings = unit_vectors(3)
+    records = [record(f"p{i}", embedding) for i, embedding in enumerate(embeddings)]
+    save(connection, space_id, records, projected=False)
+    assert has_embeddings(connection, space_id)
+    assert current_extent(connection, space_id) == (0, 0)
+    ids, waiting = rows_without_vector(connection, space_id)
+    np.testing.assert_array_equal(waiting, embeddings)
+    set_vectors(connection, ids.tolist(), embeddings[::-1])
+    assert len(rows_without_vector(connection, space_id)[0]) == 0
+    np.testing.assert_array_equal(current_vectors(connection, space_id)[1], embeddings[::-1])
+
+
+def test_only_so_many_embeddings_are_kept_at_full_length(connection: Connection) -> None:
+    space_id = make_space(connection)
+    vectors = unit_vectors(5)
+    records = [record(f"p{i}", vector) for i, vector in enumerate(vectors)]
+    save(connection, space_id, [record("cloud"), *records], keep=2)
+    assert count_kept_embeddings(connection, space_id) == 2
+    ids, kept = kept_embeddings(connection, space_id)
+    assert ids.tolist() == [1, 2]
+    np.testing.assert_array_equal(kept, vectors[:2])
+
+
+# Spaces --------------------------------------------------------------------------------------
+
+
+def test_a_space_comes_back_with_its_recipe_and_projection(connection: Connection) -> None:
+    space = get_space(connection, make_space(connection))
+    assert space.recipe == RECIPE.to_dict()
+    assert space.digest == space_digest(RECIPE.to_dict(), PROJECTION)
+    assert space.projection is not None
+    assert space.projection.to_bytes() == PROJECTION.to_bytes()
+    assert (space.weights_path, space.current_generation_id) == (None, None)
+
+
+def test_a_space_is_open_until_its_projection_is_frozen(connection: Connection) -> None:
+    space_id = make_space(connection, frozen=False)
+    space = get_space(connection, space_id)
+    assert (space.digest, space.projection) == (None, None)
+    freeze_projection(connection, space_id, "pca", PROJECTION.to_bytes(), "d" * 64)
+    space = get_space(connection, space_id)
+    assert space.digest == "d" * 64
+    assert space.projection is not None
+    assert space.projection.kind == "pca"
+
+
+def test_two_spaces_may_come_to_the_same_identity(connection: Connection) -> None:
+    # A full reindex of unchanged images gives the projection that there was before.
+    first, second = make_space(connection), make_space(connection)
+    assert get_space(connection, first).digest == get_space(connection, second).digest
+
+
+def test_the_place_of_the_weights_is_noted(connection: Connection) -> None:
+    space_id = make_space(connection)
+    remember_weights_path(connection, space_id, "/models/croma.pt")
+    assert get_space(connection, space_id).weights_path == "/models/croma.pt"
+
+
+def found_space(
+    connection: Connection, collection_id: int | None, *, new: bool = False
+) -> int | None:
+    space = find_space(connection, RECIPE.digest, collection_id, new=new)
+    return None if space is None else space.id
+
+
+def test_no_space_is_found_for_a_recipe_never_used(connection: Connection) -> None:
+    make_space(connection, replace(RECIPE, pooling="image"))
+    assert found_space(connection, None) is None
+
+
+def test_a_collection_goes_on_in_its_own_space(connection: Connection) -> None:
+    own, later = make_space(connection), make_space(connection)
+    collection_id = ensure_collection(connection, "demo")
+    publish(connection, 1, own, collection_id)
+    publish(connection, 2, later, None)
+    assert found_space(connection, collection_id) == own
+
+
+def test_a_new_collection_shares_the_latest_space(connection: Connection) -> None:
+    for generation_id in (1, 2):
+        space_id = make_space(connection)
+        publish(connection, generation_id, space_id, None)
+    assert found_space(connection, None) == space_id
+    assert found_space(connection, ensure_collection(connection, "new")) == space_id
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_space_without_a_generation_is_resumed_before_all_others(
+    connection: Connection, frozen: bool
+) -> None:
+    unfinished = make_space(connection, frozen=frozen)
+    own = make_space(connection)
+    collection_id = ensure_collection(connection, "demo")
+    publish(connection, 1, own, collection_id)
+    assert found_space(connection, collection_id) == unfinished
+    assert found_space(connection, collection_id, new=True) == unfinished
+
+
+def test_a_full_run_never_goes_on_in_a_published_space(connection: Connection) -> None:
+    publish(connection, 1, make_space(connection), None)
+    assert found_space(connection, None, new=True) is None
+
+
+# Generations ---------------------------------------------------------------------------------
+
+
+def test_publishing_switches_the_pointer_and_keeps_what_came_before(
+    connection: Connection,
+) -> None:
+    space_id = make_space(connection)
+    collection_id = ensure_collection(connection, "demo")
+    assert next_generation_id(connection) == 1
+    publish(connection, 1, space_id, collection_id)
+    assert next_generation_id(connection) == 2
+    publish(connection, 2, space_id, collection_id)
+    assert get_space(connection, space_id).current_generation_id == 2
+    listed = list_generations(connection)
+    assert [(one["generation"], one["current"]) for one in listed] == [(2, True), (1, False)]
+    assert all(datetime.fromisoformat(one["published_at"]).tzinfo for one in listed)
+
+
+def test_publishing_drops_what_is_superseded_in_that_space_only(connection: Connection) -> None:
+    spaces = [make_space(connection) for _ in range(2)]
+    vectors = unit_vectors(4)
+    for number, space_id in enumerate(spaces):
+        # The second space meets the observations that the first one made.
+        known = None if number == 0 else known_of(connection, 1, space_id)
+        save(connection, space_id, [record("p1", vectors[number], known=known)])
+        known = known_of(connection, 1, space_id)
+        changed = record("p1", vectors[number + 2], fingerprint="2" * 64, known=known)
+        save(connection, space_id, [changed])
+    assert embedding_rows(connection, "p1") == [(1, True), (2, False), (3, True), (4, False)]
+    publish(connection, 1, spaces[0])
+    assert embedding_rows(connection, "p1") == [(2, False), (3, True), (4, False)]
+
+
+def test_a_generation_of_one_space_leaves_other_spaces_and_collections_alone(
+    connection: Connection,
+) -> None:
+    first, second = make_space(connection), make_space(connection)
+    one, other = ensure_collection(connection, "one"), ensure_collection(connection, "other")
+    publish(connection, 1, first, one)
+    publish(connection, 2, second, other)
+    assert get_space(connection, first).current_generation_id == 1
+    assert find_collection(connection, "one") == (one, first)
+    assert searched_spaces(connection) == [first, second]
+
+
+def test_a_manifest_comes_back_as_it_was_published(connection: Connection) -> None:
+    space_id = make_space(connection)
+    manifest = {"generation": 1, "recall_at_10": 0.975, "recipe": RECIPE.to_dict(), "none": None}
+    publish_generation(
+        connection, generation_id=1, space_id=space_id, collection_id=None, manifest=manifest
+    )
+    assert get_generation(connection, 1) == manifest
+
+
+def test_a_generation_that_does_not_exist_is_named(connection: Connection) -> None:
+    with pytest.raises(NotFoundError, match="Generation 7 does not exist") as caught:
+        get_generation(connection, 7)
+    assert caught.value.kind == "generation-not-found"
+
+
+def test_nothing_of_a_transaction_that_fails_is_kept(catalog: Engine) -> None:
+    def die_before_the_end() -> None:
+        with catalog.begin() as connection:
+            save(connection, make_space(connection), [record("p1", unit_vectors(1)[0])])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die_before_the_end()
+    with catalog.connect() as connection:
+        assert collection_names(connection) == []
+        assert connection.scalar(text("SELECT count(*) FROM embeddings")) == 0
