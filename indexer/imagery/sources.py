@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from indexer.errors import ImageryError, InvalidInputError
+from indexer.errors import InvalidInputError
 from indexer.sensors import HAND_PROCESSED, canonical_band, parse_baseline
 from indexer.skipped import Skipped
 
@@ -76,10 +76,10 @@ def time_in_name(name: str) -> datetime | None:
 
 
 def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list[Skipped]]:
-    """Resolve files, folders (searched in depth) and globs to acquisitions, in a stable order.
+    """Resolve files, folders (searched in depth) and globs to acquisitions, in the order named.
 
-    Images that lie in subfolders of what was named carry the subfolder's name as class, unless
-    that name is a date.
+    The images of one folder or glob come in alphabetical order. Images that lie in subfolders of
+    what was named carry the subfolder's name as class, unless that name is a date.
 
     Args:
         imagery: Paths or glob patterns, as on the command line.
@@ -95,31 +95,29 @@ def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list
     explicit: list[Path] = []
     for item in imagery:
         path = Path(item)
-        if path.is_file():
+        if path.is_file() and _is_geotiff(path):
             explicit.append(path)
-            continue
-        files = _expand(str(item))
-        if not files:
+            found[path] = path.parent
+        elif path.is_file():
+            reason = f"{path}: not a GeoTIFF ({', '.join(EXTENSIONS)})."
+            skipped.append(Skipped(str(path), "unreadable", reason))
+        elif files := _expand(str(item)):
+            found.update(files)
+        else:
             there_is = path.is_dir() or glob.has_magic(str(item))
             what = "no GeoTIFF found there" if there_is else "no such file or folder"
             reason = f"{item}: {what}; check the path."
             skipped.append(Skipped(str(item), "file-not-found", reason))
-        found.update(files)
-    images = [file for file in explicit if _is_geotiff(file)]
-    for file in sorted(set(explicit) - set(images)):
-        reason = f"{file}: not a GeoTIFF ({', '.join(EXTENSIONS)})."
-        skipped.append(Skipped(str(file), "unreadable", reason))
-    if images:
-        base = Path(os.path.commonpath([_absolute(file.parent) for file in images]))
-        found.update({file: base for file in images})
+    if explicit:
+        base = Path(os.path.commonpath([_absolute(file.parent) for file in explicit]))
+        found.update({file: base for file in explicit})
     if not found:
         named = ", ".join(map(str, imagery)) or "nothing"
         raise InvalidInputError(
             f"No GeoTIFF found in {named}. Name GeoTIFF files, a folder of them, or a quoted glob.",
             kind="no-imagery",
         )
-    sources, duplicates = _without_duplicates(_group(found))
-    return sources, skipped + duplicates
+    return _group(found), skipped
 
 
 def _expand(item: str) -> dict[Path, Path]:
@@ -128,7 +126,7 @@ def _expand(item: str) -> dict[Path, Path]:
         return {file: Path(item) for file in _files_below(Path(item))}
     base = _glob_base(item)
     images: dict[Path, Path] = {}
-    for match in map(Path, glob.glob(item, recursive=True)):
+    for match in map(Path, sorted(glob.glob(item, recursive=True))):
         files = _files_below(match) if match.is_dir() else [match]
         images.update({file: base for file in files if _is_geotiff(file)})
     return images
@@ -157,26 +155,30 @@ def _glob_base(pattern: str) -> Path:
 
 
 def _group(files: dict[Path, Path]) -> list[ImageSource]:
-    """Put files that differ only in their band suffix together."""
-    groups: dict[tuple[Path, str], list[tuple[str, Path]]] = defaultdict(list)
-    singles: list[ImageSource] = []
-    for file, base in sorted(files.items()):
+    """Put files that differ only in their band suffix together, where the first of them stands."""
+    groups: dict[tuple[Path, str], list[tuple[str | None, Path]]] = defaultdict(list)
+    for file in files:
         match = _BAND_SUFFIX.match(file.stem)
         band = canonical_band(match["band"]) if match else None
         if match and band:
             name = match["name"] or os.path.basename(_absolute(file.parent))
             groups[file.parent, name].append((band, file))
         else:
-            singles.append(
-                ImageSource(file.stem, file, ((None, file),), _class_name(file.parent, base))
-            )
-    for (folder, name), members in groups.items():
-        base = files[members[0][1]]
-        # BigEarthNet gives each patch a folder; the class folder, if any, lies above it.
-        above = folder.parent if folder.name == name else folder
-        class_name = None if _same(folder, base) else _class_name(above, base)
-        singles.append(ImageSource(name, folder, tuple(members), class_name))
-    return sorted(singles, key=lambda source: (str(source.path), source.name))
+            groups[file, file.stem].append((None, file))
+    return [
+        ImageSource(name, path, tuple(members), _class_of(path, name, files[members[0][1]]))
+        for (path, name), members in groups.items()
+    ]
+
+
+def _class_of(path: Path, name: str, base: Path) -> str | None:
+    """The class folder of a file or of a folder of bands, which lies below ``base``."""
+    if not path.is_dir():
+        return _class_name(path.parent, base)
+    if _same(path, base):
+        return None
+    # BigEarthNet gives each patch a folder; the class folder, if any, lies above it.
+    return _class_name(path.parent if path.name == name else path, base)
 
 
 def _class_name(folder: Path, base: Path) -> str | None:
@@ -187,21 +189,3 @@ def _class_name(folder: Path, base: Path) -> str | None:
 
 def _same(folder: Path, other: Path) -> bool:
     return _absolute(folder) == _absolute(other)
-
-
-def _without_duplicates(
-    sources: list[ImageSource],
-) -> tuple[list[ImageSource], list[Skipped]]:
-    """Keep the first of several images of one name: ids and scenes must be unique."""
-    first: dict[str, ImageSource] = {}
-    skipped: list[Skipped] = []
-    for source in sources:
-        kept = first.setdefault(source.name, source)
-        if kept is not source:
-            error = ImageryError(
-                f"{source.path}: its name {source.name!r} is also that of {kept.path}, which was "
-                "kept; rename one, or reindex them into two collections.",
-                kind="duplicate-id",
-            )
-            skipped.append(Skipped.from_error(str(source.path), error))
-    return list(first.values()), skipped

@@ -16,6 +16,7 @@ from indexer.errors import ImageryError
 from indexer.imagery.chip import Chip
 from indexer.imagery.reader import ReadingOptions, Scene
 from indexer.imagery.sources import find_sources
+from indexer.inputs import EmbeddingOptions, resolve_inputs
 from indexer.normalization import Normalization
 from indexer.parcels.parcel import Parcel
 from indexer.pipeline import (
@@ -402,3 +403,15 @@ def test_without_a_valid_pixel_there_are_no_statistics(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="--normalization dataset") as caught:
         measure_normalization(inputs_of(tmp_path), Silent())
     assert caught.value.kind == "no-valid-pixels"
+
+
+def test_an_unusable_image_does_not_take_its_name_from_a_usable_one(tmp_path: Path) -> None:
+    """Sentinel-2 and land cover of one place are often two files of one name."""
+    stack = make_dn(16)
+    write_geotiff(tmp_path / "cover" / "place.tif", stack[:1])
+    write_geotiff(tmp_path / "sentinel" / "place.tif", stack)
+    findings = Findings()
+    inputs = resolve_inputs([tmp_path], EmbeddingOptions(bands="l2a"), findings)
+    read = list(chips(inputs, findings, Silent(), "Reading"))
+    assert [plan.targets[0].parcel.parcel_id for _, plan in read] == ["place"]
+    assert [skipped.kind for skipped in findings.skipped] == ["band-count"]

@@ -55,15 +55,6 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> Non
     assert [source.name for source in found(str(tmp_path / "field[1].tif"))] == ["field[1]"]
 
 
-def test_images_come_in_the_same_order_however_they_were_named(tmp_path: Path) -> None:
-    first, second = tmp_path / "a.tif", tmp_path / "b.tif"
-    touch(second, first)
-    in_order = [(source.name, source.path) for source in found(tmp_path)]
-    assert in_order == [("a", first), ("b", second)]
-    for imagery in ([second, first], [tmp_path, first], [str(tmp_path / "*.tif")]):
-        assert [(source.name, source.path) for source in found(*imagery)] == in_order
-
-
 def test_other_files_in_a_folder_are_passed_over(tmp_path: Path) -> None:
     touch(*(tmp_path / name for name in ("a.tif", "README.md", "labels.json", "a.tif.aux.xml")))
     assert [source.name for source in found(tmp_path)] == ["a"]
@@ -133,13 +124,10 @@ def test_an_address_that_is_no_path_is_not_followed(tmp_path: Path, address: str
     assert (skipped.source, skipped.kind) == (address, "file-not-found")
 
 
-def test_the_second_image_of_a_name_is_skipped(tmp_path: Path) -> None:
-    kept, dropped = tmp_path / "north" / "field.tif", tmp_path / "south" / "field.tif"
-    touch(kept, dropped)
-    (source,), (skipped,) = find_sources([tmp_path])
-    assert source.path == kept
-    assert (skipped.source, skipped.kind) == (str(dropped), "duplicate-id")
-    assert str(kept) in skipped.reason
+def test_images_come_in_the_order_in_which_they_are_named(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("c.tif", "a.tif", "sub/z.tif", "sub/b.tif")))
+    named = [tmp_path / "c.tif", tmp_path / "sub", tmp_path / "a.tif"]
+    assert [source.name for source in find_sources(named)[0]] == ["c", "b", "z", "a"]
 
 
 # Class folders
