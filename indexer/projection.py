@@ -1,6 +1,7 @@
 """From the encoder's dimensions to 512: linear, frozen with the space, its cost measured."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -93,12 +94,16 @@ class Projection:
         return unit_rows(embeddings - self.mean)
 
 
+@lru_cache(maxsize=2)
 def _orthonormal_rows(dimensions: int, seed: int) -> FloatArray:
     """Random orthonormal rows: lengths and angles are kept on average, nothing is fitted."""
     normal = np.random.default_rng(seed).standard_normal((dimensions, VECTOR_DIMENSIONS))
     basis, triangle = np.linalg.qr(normal)
     basis *= np.sign(np.diag(triangle))
-    return np.ascontiguousarray(basis.T, dtype=np.float32)
+    rows = np.ascontiguousarray(basis.T, dtype=np.float32)
+    # Shared by all who ask for the same.
+    rows.setflags(write=False)
+    return rows
 
 
 def unit_rows(rows: npt.NDArray[np.floating]) -> FloatArray:

@@ -5,12 +5,18 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from indexer.encoders import croma
 from indexer.landscape import Landscape, draw_landscape
 from indexer.reindex import ReindexOptions, reindex
 from indexer.settings import Settings
+from tests.synthetic import compute_position_bias_once
+
+# A busy machine is no reason for a property to be false.
+hypothesis.settings.register_profile("parcelle", deadline=None)
+hypothesis.settings.load_profile("parcelle")
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +42,7 @@ def tiny_croma() -> Iterator[str]:
         # torchgeo computes the position bias for num_heads, but always builds 16 of them.
         architecture = {"encoder_dim": 512, "encoder_depth": 1, "num_heads": 16}
         patch.setitem(croma.ARCHITECTURES, "croma-tiny", architecture)
+        compute_position_bias_once(patch)
         yield "croma-tiny"
 
 

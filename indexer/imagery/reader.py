@@ -160,14 +160,20 @@ class Scene:
         )
 
     def _read_band(self, layer: Layer, window: Window) -> FloatArray:
-        """Raw values on the scene's grid, shape of the window; NaN where there is no data."""
+        """One band on the scene's grid, shape of the window; NaN where there is no data.
+
+        Reflectance where the file states its scale or holds integers. A file of floats may hold
+        reflectance or digital numbers; all its bands together tell which.
+        """
         with _open(layer.path) as file:
             values = self._read_layer(file, layer.number, window, Resampling.bilinear)
-            scale, offset = file.scales[layer.number - 1], file.offsets[layer.number - 1]
+            at = layer.number - 1
+            scale, offset, dtype = file.scales[at], file.offsets[at], file.dtypes[at]
         if scale != 1 or offset != 0:
-            # The file states how its numbers become reflectance; that includes the offset.
-            values = (values * scale + offset).astype(np.float32)
-        return values
+            # How the file says its numbers become reflectance includes the baseline's offset.
+            stated: FloatArray = (values * scale + offset).astype(np.float32)
+            return stated
+        return self._from_dn(values) if np.issubdtype(np.dtype(dtype), np.integer) else values
 
     def _read_layer(
         self, file: DatasetReader, number: int, window: Window, resampling: Resampling
@@ -209,12 +215,13 @@ class Scene:
         return (file.height, file.width) == self.shape and same_place
 
     def _to_reflectance(self, stack: FloatArray) -> FloatArray:
-        """Scale and offset, shape ``(band, y, x)``; files in units of reflectance stay so."""
+        """Scale floats that are too large to be reflectance, shape ``(band, y, x)``."""
         largest = np.nanmax(stack) if np.isfinite(stack).any() else 0.0
-        if largest < _MAX_UNIT_REFLECTANCE:
-            return stack
+        return stack if largest < _MAX_UNIT_REFLECTANCE else self._from_dn(stack)
+
+    def _from_dn(self, dn: FloatArray) -> FloatArray:
         offset = offset_dn(self.processing_baseline, self.acquired_at)
-        return (stack + np.float32(offset)) / np.float32(QUANTIFICATION)
+        return (dn + np.float32(offset)) / np.float32(QUANTIFICATION)
 
 
 def read_image(path: Path, options: ReadingOptions) -> Chip:

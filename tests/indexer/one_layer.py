@@ -45,8 +45,10 @@ class OneLayerEncoder:
     def _tokens(self, image: FloatArray) -> npt.NDArray[np.float64]:
         side = self.patches_per_side
         patches = image.reshape(len(image), side, croma.PATCH_PX, side, croma.PATCH_PX)
-        tokens: npt.NDArray[np.float64] = patches.mean(axis=(2, 4)).reshape(len(image), -1).T
-        return np.tanh(tokens @ _LAYER)
+        means = patches.mean(axis=(2, 4)).reshape(len(image), -1)
+        # Not by BLAS, whose threads would take longer to start than to multiply.
+        tokens: npt.NDArray[np.float64] = np.tanh(np.einsum("bp,bd->pd", means, _LAYER))
+        return tokens
 
     def _pool(self, tokens: npt.NDArray[np.float64], weights: FloatArray) -> FloatArray:
         shares = weights.reshape(len(weights), -1)

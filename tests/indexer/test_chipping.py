@@ -131,7 +131,7 @@ def test_an_axis_no_longer_than_a_chip_has_one(length: int) -> None:
 # Parcel pooling
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_parcel_up_to_600_m_wide_lies_whole_in_its_chip(data: st.DataObject) -> None:
     height, width = data.draw(sides), data.draw(sides)
@@ -144,7 +144,7 @@ def test_a_parcel_up_to_600_m_wide_lies_whole_in_its_chip(data: st.DataObject) -
     assert column + wide <= chip.column + chip.width + 1e-3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_every_chip_lies_inside_the_scene(data: st.DataObject) -> None:
     height, width = data.draw(sides), data.draw(sides)
@@ -156,7 +156,7 @@ def test_every_chip_lies_inside_the_scene(data: st.DataObject) -> None:
         assert 0 <= chip.column <= width - CHIP_PX
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_chip_of_a_parcel_does_not_depend_on_the_other_parcels(data: st.DataObject) -> None:
     boxes = data.draw(st.lists(boxes_within(300, 400, 115.0), min_size=2, max_size=6))

@@ -112,7 +112,7 @@ def test_a_filter_that_leaves_the_querys_own_kind_out_still_finds_the_closest_of
         np.testing.assert_array_equal(ids, brute_force(vectors, vectors[kind], 10, others))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     allowed=st.sets(st.integers(0, 5_100), min_size=0, max_size=40),
     k=st.integers(1, 50),

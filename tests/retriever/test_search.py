@@ -426,7 +426,7 @@ def ranking(
     k=st.integers(1, 70),
     observations=st.booleans(),
 )
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 def test_a_filtered_search_is_the_ranking_of_all_that_the_filter_lets_through(
     traveller: ParcelSearcher,
     world: Settings,
@@ -446,7 +446,7 @@ def test_a_filtered_search_is_the_ranking_of_all_that_the_filter_lets_through(
 
 
 @given(asked=st.integers(0, 59).map("parcel-{:02}".format), where=filters, k=st.integers(1, 70))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_k_parcels_come_back_whenever_k_exist_however_few_lists_are_probed(
     world: Settings, asked: str, where: ParcelFilter, k: int
 ) -> None:

@@ -336,7 +336,7 @@ def windowed(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Scene, Chi
 
 
 # A busy machine may take longer than usual to read a file.
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_window_is_read_as_it_is_cut_from_the_whole(
     windowed: tuple[tuple[Scene, Chip], ...], data: st.DataObject
@@ -875,3 +875,11 @@ def test_four_bands_are_refused_named_or_not(
     assert error.kind == kind
     if bands is not None:
         assert "B01, B05, B06, B07, B8A, B09, B11, B12" in error.message
+
+
+def test_integers_are_digital_numbers_however_small(tmp_path: Path) -> None:
+    path = write_geotiff(
+        tmp_path / "dark.tif", np.full((12, 4, 4), 9, dtype=np.uint16), descriptions=PROFILES["l2a"]
+    )
+    chip = read_image(path, ReadingOptions(baseline="03.01"))
+    np.testing.assert_allclose(chip.reflectance, 9 / 10_000, rtol=1e-6)

@@ -4,7 +4,7 @@ import pyproj
 import pytest
 import shapely
 from affine import Affine
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.transform import array_bounds
@@ -116,8 +116,6 @@ def test_rows_and_columns_are_right_on_any_grid(transform: Affine) -> None:
     assert_covered(covered, [[0, 1, 0.5, 0], [0, 0, 0, 0]])
 
 
-# No deadline: a busy machine is no defect.
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     radius=st.floats(0.05, 12),
