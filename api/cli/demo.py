@@ -1,5 +1,8 @@
 """``parcelle demo``: from nothing to similar parcels, on a landscape drawn for it."""
 
+import os
+import shutil
+import sys
 from typing import Annotated
 
 import typer
@@ -59,12 +62,18 @@ def demo(
     say()
     say("Go on with:")
     say(f"  export PARCELLE_DATA_DIR={settings.data_dir}")
-    say(f"  parcelle similar {PARCEL} --crop maize --format geojson")
-    say(f"  parcelle state {PARCEL} --format json")
-    say("  parcelle serve    # or at once: parcelle demo --serve")
+    command = this_command()
+    say(f"  {command} similar {PARCEL} --crop maize --format geojson")
+    say(f"  {command} state {PARCEL} --format json")
+    say(f"  {command} serve    # or at once: {command} demo --serve")
     if serve_it:
         say(f"Try http://127.0.0.1:{port}/collections/{COLLECTION}/items/{PARCEL}/similar")
         serve.run(settings, "127.0.0.1", port)
+
+
+def this_command() -> str:
+    """What to type to run Parcelle again: its name where the shell finds it, else its path."""
+    return "parcelle" if shutil.which("parcelle") else os.path.relpath(sys.argv[0])
 
 
 def demo_settings(settings: Settings) -> Settings:

@@ -87,7 +87,7 @@ def test_demo_goes_on_untrained_and_says_so_where_weights_cannot_be_had(
     assert "The demo goes on with untrained weights." in ran.stderr
     assert f"Parcels like {demo_command.PARCEL}" in ran.stdout
     assert f"Parcel {demo_command.PARCEL} of demo" in ran.stdout
-    assert "parcelle serve" in ran.stdout
+    assert " serve " in ran.stdout
     assert [path.name for path in home.iterdir()] == ["demo"]
     again = parcelle("demo")
     assert "embedded 0 observations" in again.stdout
