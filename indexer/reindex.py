@@ -279,13 +279,13 @@ class _Run:
                 self.findings,
             )
             known = self._known(chip.scene, prepared)
-            changed = [
-                parcel
-                for parcel in prepared
-                if not _same(parcel, known.get(parcel.parcel.parcel_id))
-            ]
-            if len(changed) < len(prepared):
-                self._keep([parcel for parcel in prepared if parcel not in changed])
+            changed: list[Prepared] = []
+            unchanged: list[Prepared] = []
+            for parcel in prepared:
+                same = _same(parcel, known.get(parcel.parcel.parcel_id))
+                (unchanged if same else changed).append(parcel)
+            if unchanged:
+                self._keep(unchanged)
             if changed:
                 yield self._image(chip, changed), changed, chip
             else:

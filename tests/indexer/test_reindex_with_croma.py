@@ -1,4 +1,4 @@
-"""Reindexing real Sentinel-2 images, where ``PARCELLE_TEST_DATA`` names a folder of them."""
+"""Reindexing with a CROMA of one layer: drawn images, and real ones where there are any."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,13 @@ import numpy.typing as npt
 import pytest
 import rasterio
 
+from indexer.catalog.reading import collection_space
+from indexer.encoders.croma import CromaEncoder, resize
+from indexer.encoders.weights import locate_weights
+from indexer.normalization import Normalization
 from indexer.reindex import ReindexOptions, ReindexReport, reindex
 from indexer.settings import Settings
-from tests.indexer.farm import searching
+from tests.indexer.farm import image_dn, reading, searching, vectors, write_images
 
 TestData = Callable[[str], Path]
 
@@ -55,6 +59,40 @@ def assert_everyone_has_look_alikes(settings: Settings, names: set[str]) -> None
             scores = [match.score for match in answer.matches]
             assert scores == sorted(scores, reverse=True)
             assert len(searcher.state(name).observations) == 1
+
+
+def test_every_vector_is_the_projected_embedding_of_the_network(
+    settings: Settings, run: Callable[..., ReindexReport], tiny_croma: str, tmp_path: Path
+) -> None:
+    write_images(tmp_path / "images", 2)
+    report = run(tmp_path / "images")
+    assert (report.embedded, report.parcels, report.generation) == (2, 2, 1)
+    with reading(settings) as connection:
+        space = collection_space(connection, "parcels")
+    assert space is not None
+    assert space.projection is not None
+    encoder = CromaEncoder(tiny_croma, locate_weights("untrained", tiny_croma))
+    for seed in range(2):
+        reflectance = image_dn(seed)[None].astype(np.float32) / np.float32(10_000)
+        image = Normalization.ssl4eo().apply(resize(reflectance, 120))
+        (embedding,) = encoder.encode(image, [np.ones((1, 15, 15), np.float32)])
+        by_hand = space.projection.matrix.astype(np.float64) @ embedding[0]
+        by_hand /= np.linalg.norm(by_hand)
+        found = vectors(settings)[f"image-{seed:02d}", f"image-{seed:02d}"]
+        np.testing.assert_allclose(found, by_hand, atol=1e-5)
+
+
+def test_a_run_with_nothing_to_embed_builds_no_network(
+    run: Callable[..., ReindexReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images(tmp_path / "images", 1)
+    run(tmp_path / "images")
+
+    def refuse(_: CromaEncoder) -> None:
+        raise AssertionError("there is nothing to embed")
+
+    monkeypatch.setattr(CromaEncoder, "load", refuse)
+    assert run(tmp_path / "images").unchanged == 1
 
 
 def test_eurosat_chips_are_indexed_with_their_classes(
