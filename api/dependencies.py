@@ -12,8 +12,6 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from api.errors import RequestError
 from api.settings import ApiSettings
-from indexer.catalog.database import database_exists
-from indexer.errors import StorageError
 from retriever.search import ParcelSearcher
 
 _BEARER = HTTPBearer(auto_error=False, description="One of the service's keys.")
@@ -41,13 +39,6 @@ class LazySearcher:
         """
         with self._opening:
             if self._searcher is None:
-                # Opening would make an empty database where reindex has not made one yet.
-                if not database_exists(self._settings):
-                    raise StorageError(
-                        f"There is no index in {self._settings.data_dir} yet; run parcelle "
-                        "reindex, or point PARCELLE_DATA_DIR at the right folder.",
-                        kind="database-empty",
-                    )
                 self._searcher = ParcelSearcher.open(self._settings)
             return self._searcher
 

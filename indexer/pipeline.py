@@ -122,7 +122,8 @@ def chips(
         except ImageryError as error:
             findings.skip(str(source.path), error)
             progress.advance(left)
-    if inputs.finder is not None:
+    # Where no image could be read, none can say what lies outside of it.
+    if inputs.finder is not None and findings.read:
         for parcel in inputs.finder.unseen():
             findings.skip(f"{inputs.parcels_source}#{parcel.parcel_id}", _outside(parcel))
 

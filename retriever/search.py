@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
 
-from indexer.catalog.database import connect, require_current_schema
+from indexer.catalog.database import open_catalog
 from indexer.catalog.reading import (
     collection_names,
     find_collection,
@@ -24,7 +23,6 @@ from indexer.errors import (
     GenerationMismatchError,
     InvalidInputError,
     NotFoundError,
-    StorageError,
 )
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import open_generation
@@ -75,14 +73,7 @@ class ParcelSearcher:
         Raises:
             StorageError: If the database cannot be used as it is.
         """
-        engine = connect(settings)
-        try:
-            require_current_schema(engine)
-        except StorageError:
-            # Whoever tries again later must not leave a connection behind each time.
-            engine.dispose()
-            raise
-        return cls(settings, engine)
+        return cls(settings, open_catalog(settings))
 
     def close(self) -> None:
         """Let go of the database and the indexes."""
@@ -458,11 +449,3 @@ def _listed(names: Sequence[str]) -> str:
     """Names in a message, the first of many."""
     more = len(names) - _MOST_NAMES
     return ", ".join(map(quoted, names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")
-
-
-def unreachable(error: OperationalError) -> StorageError:
-    """A lost database connection, as an error of ours."""
-    detail = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
-    return StorageError(
-        f"The database does not answer ({detail}); try again.", kind="database-unreachable"
-    )

@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails, PydanticCustomError
 from sqlalchemy.exc import OperationalError
 
+from indexer.catalog.database import unreachable
 from indexer.errors import InvalidInputError, ParcelleError
 from retriever.queries import Bbox, Interval, ParcelFilter
 from retriever.quoting import MAX_QUOTED, cleaned, quoted
 from retriever.results import Match, Matches
-from retriever.search import ParcelSearcher, unreachable
+from retriever.search import ParcelSearcher
 from retriever.state import ObservedState, ParcelState
 
 DEFAULT_TOOL_K = 5

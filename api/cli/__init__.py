@@ -63,3 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(__name__).debug("operating system error", exc_info=True)
         tell(f"Error [os-error]: {error}")
         sys.exit(EXIT_FAILED)
+    except Exception as error:
+        # Imported only now: most commands that fail need no database.
+        from sqlalchemy.exc import OperationalError
+
+        from indexer.catalog.database import unreachable
+
+        if not isinstance(error, OperationalError):
+            raise
+        tell(f"Error [database-unreachable]: {unreachable(error).message}")
+        sys.exit(EXIT_FAILED)

@@ -29,12 +29,10 @@ def export(
 
       parcelle export vectors.parquet --collection farm-2024
     """
-    from indexer.catalog.database import connect, require_current_schema
+    from indexer.catalog.database import open_catalog
     from indexer.export import export as run
 
-    engine = connect(Settings())
-    require_current_schema(engine)
-    report = run(engine, out, collection)
+    report = run(open_catalog(Settings()), out, collection)
     if as_json:
         say_json(report.to_dict())
         return

@@ -22,12 +22,11 @@ def list_all(as_json: options.AsJson = False) -> None:
 
       parcelle generations list --json
     """
-    from indexer.catalog.database import connect, require_current_schema
+    from indexer.catalog.database import open_catalog
     from indexer.catalog.reading import list_generations
     from indexer.generations.manifest import Manifest
 
-    engine = connect(Settings())
-    require_current_schema(engine)
+    engine = open_catalog(Settings())
     with engine.connect() as connection:
         found = list_generations(connection)
     if as_json:
@@ -69,13 +68,12 @@ def rebuild() -> None:
 
       parcelle generations rebuild
     """
-    from indexer.catalog.database import connect, require_current_schema
+    from indexer.catalog.database import open_catalog
     from indexer.generations.store import rebuild as run
     from indexer.lock import only_writer
 
     settings = Settings()
-    engine = connect(settings)
-    require_current_schema(engine)
+    engine = open_catalog(settings)
     with only_writer(settings.data_dir):
         published = run(engine, settings.generations_dir)
     for manifest in published:

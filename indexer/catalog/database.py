@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from indexer.errors import StorageError
 from indexer.settings import Settings
@@ -43,6 +43,32 @@ def connect(settings: Settings) -> Engine:
             kind="database-unreachable",
         ) from error
     return engine
+
+
+def open_catalog(settings: Settings) -> Engine:
+    """Open the catalog that a reindex made; never makes one.
+
+    Raises:
+        StorageError: If there is none, nobody answers, or its schema is another version's.
+    """
+    if not database_exists(settings):
+        raise _empty(settings.resolved_database_url)
+    engine = connect(settings)
+    try:
+        require_current_schema(engine)
+    except StorageError:
+        # Whoever tries again later must not leave a connection behind each time.
+        engine.dispose()
+        raise
+    return engine
+
+
+def unreachable(error: DBAPIError) -> StorageError:
+    """A connection that was lost, or a lock that was not had, as an error of ours."""
+    detail = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
+    return StorageError(
+        f"The database does not answer ({detail}); try again.", kind="database-unreachable"
+    )
 
 
 def database_exists(settings: Settings) -> bool:
@@ -97,11 +123,7 @@ def require_current_schema(engine: Engine) -> None:
     """
     status = schema_status(engine)
     if status == "empty":
-        raise StorageError(
-            f"{_shown(engine)} holds no index yet; run parcelle reindex first, or point "
-            "PARCELLE_DATA_DIR or PARCELLE_DATABASE_URL at the right one.",
-            kind="database-empty",
-        )
+        raise _empty(engine.url.render_as_string(hide_password=True))
     if status == "outdated":
         raise StorageError(
             f"{_shown(engine)} has an older schema; run: parcelle db upgrade",
@@ -146,6 +168,14 @@ def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(files("migrations")))
     return config
+
+
+def _empty(url: str) -> StorageError:
+    return StorageError(
+        f"The database {url} holds no index yet; run parcelle reindex first, or point "
+        "PARCELLE_DATA_DIR or PARCELLE_DATABASE_URL at the right one.",
+        kind="database-empty",
+    )
 
 
 def _shown(engine: Engine) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Select, and_, func, select
+from sqlalchemy import Connection, Select, and_, exists, func, select
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Generation, Observation
 from indexer.catalog.tables import Parcel as ParcelRow
@@ -35,8 +35,9 @@ def find_space(
 ) -> SpaceRecord | None:
     """The space in which a run goes on.
 
-    A space without a generation belongs to a run that has not ended, and is resumed. Then comes
-    the collection's own space, then the latest of the recipe, which collections share.
+    A space without a generation that holds some of the collection belongs to a run that has not
+    ended, and is resumed. Then comes the collection's own space, then the latest of the recipe,
+    which collections share.
 
     Args:
         connection: Open connection.
@@ -45,11 +46,17 @@ def find_space(
         new: Consider only a space that has no generation yet.
     """
     own = select(Collection.space_id).where(Collection.id == collection_id).scalar_subquery()
+    begun = exists().where(
+        Embedding.space_id == EmbeddingSpace.id,
+        Embedding.observation_id == Observation.id,
+        Observation.parcel_id == ParcelRow.id,
+        ParcelRow.collection_id == collection_id,
+    )
     statement = (
         select(EmbeddingSpace.id)
         .where(EmbeddingSpace.recipe_digest == recipe_digest)
         .order_by(
-            EmbeddingSpace.current_generation_id.is_(None).desc(),
+            and_(EmbeddingSpace.current_generation_id.is_(None), begun).desc(),
             (EmbeddingSpace.id == func.coalesce(own, -1)).desc(),
             EmbeddingSpace.id.desc(),
         )

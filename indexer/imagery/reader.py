@@ -1,8 +1,8 @@
 """From files to chips: bands found by name, digital numbers turned into reflectance."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -139,9 +139,12 @@ class Scene:
             ImageryError: If the pixels cannot be read.
         """
         window = Window(column, row, width or self.shape[1], height or self.shape[0])
-        with _readable(self.source):
-            stack = np.stack([self._read_band(layer, window) for layer in self.layers])
-            scl = None if self.scl is None else self._read_scl(self.scl, window)
+        with _readable(self.source), ExitStack() as opened:
+            # A file of all bands is opened once, not once for each of them.
+            paths = {layer.path for layer in self.layers} | ({self.scl.path} if self.scl else set())
+            files = {path: opened.enter_context(_open(path)) for path in sorted(paths)}
+            stack = np.stack([self._read_band(files, layer, window) for layer in self.layers])
+            scl = None if self.scl is None else self._read_scl(files, self.scl, window)
         reflectance = self._to_reflectance(stack)
         valid_mask: BoolArray = np.asarray(np.isfinite(reflectance).all(axis=0))
         if scl is not None:
@@ -159,16 +162,17 @@ class Scene:
             scl=scl,
         )
 
-    def _read_band(self, layer: Layer, window: Window) -> FloatArray:
+    def _read_band(
+        self, files: Mapping[str, DatasetReader], layer: Layer, window: Window
+    ) -> FloatArray:
         """One band on the scene's grid, shape of the window; NaN where there is no data.
 
         Reflectance where the file states its scale or holds integers. A file of floats may hold
         reflectance or digital numbers; all its bands together tell which.
         """
-        with _open(layer.path) as file:
-            values = self._read_layer(file, layer.number, window, Resampling.bilinear)
-            at = layer.number - 1
-            scale, offset, dtype = file.scales[at], file.offsets[at], file.dtypes[at]
+        file, at = files[layer.path], layer.number - 1
+        values = self._read_layer(file, layer.number, window, Resampling.bilinear)
+        scale, offset, dtype = file.scales[at], file.offsets[at], file.dtypes[at]
         if scale != 1 or offset != 0:
             # How the file says its numbers become reflectance includes the baseline's offset.
             stated: FloatArray = (values * scale + offset).astype(np.float32)
@@ -199,9 +203,10 @@ class Scene:
         )
         return fine
 
-    def _read_scl(self, layer: Layer, window: Window) -> npt.NDArray[np.uint8]:
-        with _open(layer.path) as file:
-            classes = self._read_layer(file, layer.number, window, Resampling.nearest)
+    def _read_scl(
+        self, files: Mapping[str, DatasetReader], layer: Layer, window: Window
+    ) -> npt.NDArray[np.uint8]:
+        classes = self._read_layer(files[layer.path], layer.number, window, Resampling.nearest)
         # Class 0 means no data.
         clipped: npt.NDArray[np.uint8] = np.clip(np.nan_to_num(classes), 0, 255).astype(np.uint8)
         return clipped

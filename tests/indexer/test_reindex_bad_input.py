@@ -441,3 +441,12 @@ def test_weights_of_another_network_write_nothing(
     assert snapshot(index.settings.data_dir).keys() == before.keys()
     index.assert_unchanged()
     assert row_counts(index.settings)["embedding_spaces"] == 1
+
+
+def test_where_no_image_is_usable_no_parcel_is_said_to_lie_outside(
+    index: Index, tmp_path: Path
+) -> None:
+    parcels = write_parcels(tmp_path / "parcels.geojson", ("p1", on_image(2, 2, 10, 10)))
+    (tmp_path / "damaged.tif").write_bytes(b"II*\0")
+    report = reindex(index.settings, [tmp_path / "damaged.tif"], options(parcels=parcels))
+    assert [skipped.kind for skipped in report.skipped] == ["unreadable"]

@@ -1,10 +1,15 @@
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from indexer.catalog import database
 from tests.api.cli.conftest import Parcelle
+from tests.synthetic import make_chip, write_geotiff
 
 COMMANDS = (
     ("demo",),
@@ -72,3 +77,32 @@ def test_unusable_database_url_is_an_error_without_traceback(
     assert ran.exit_code == 1
     assert "PARCELLE_DATABASE_URL" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_question_in_a_wrong_folder_makes_no_database_there(parcelle: Parcelle, home: Path) -> None:
+    for question in (
+        ("similar", "p1"),
+        ("state", "p1"),
+        ("generations", "list"),
+        ("export", "x.npy"),
+    ):
+        ran = parcelle(*question)
+        assert ran.exit_code == 1
+        assert "[database-empty]" in ran.stderr
+    assert not home.exists()
+
+
+def test_database_that_stays_locked_is_an_error_without_traceback(
+    parcelle: Parcelle, home: Path, tiny_croma: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chip = make_chip(size=24)
+    image = write_geotiff(home.parent / "chip.tif", chip.reflectance * 10_000, chip.bands)
+    assert parcelle("db", "upgrade").exit_code == 0
+    monkeypatch.setattr(database, "_BUSY_TIMEOUT_MS", 50)
+    with closing(sqlite3.connect(home / "parcelle.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ran = parcelle("reindex", image, "--encoder", tiny_croma)
+    assert ran.exit_code == 1
+    assert "[database-unreachable]" in ran.stderr
+    assert "locked" in ran.stderr
+    assert parcelle("reindex", image, "--encoder", tiny_croma).exit_code == 0

@@ -339,15 +339,26 @@ def test_a_new_collection_shares_the_latest_space(connection: Connection) -> Non
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_space_without_a_generation_is_resumed_before_all_others(
+def test_a_space_that_was_begun_for_the_collection_is_resumed_before_all_others(
     connection: Connection, frozen: bool
 ) -> None:
     unfinished = make_space(connection, frozen=frozen)
     own = make_space(connection)
-    collection_id = ensure_collection(connection, "demo")
+    collection_id = save(connection, unfinished, [record(embedding=unit_vectors(1)[0])])
     publish(connection, 1, own, collection_id)
     assert found_space(connection, collection_id) == unfinished
     assert found_space(connection, collection_id, new=True) == unfinished
+
+
+def test_a_space_that_was_begun_for_another_collection_takes_nobody_out_of_his_own(
+    connection: Connection,
+) -> None:
+    own = make_space(connection)
+    collection_id = ensure_collection(connection, "demo")
+    publish(connection, 1, own, collection_id)
+    unfinished = make_space(connection)
+    save(connection, unfinished, [record(embedding=unit_vectors(1)[0])], collection="other")
+    assert found_space(connection, collection_id) == own
 
 
 def test_a_full_run_never_goes_on_in_a_published_space(connection: Connection) -> None:
