@@ -234,11 +234,15 @@ class _Run:
         frozen = None if self.options.full else self._frozen_statistics(recipe)
         return frozen or measure_normalization(self.inputs, self.progress)
 
-    def _frozen_statistics(self, recipe: Recipe) -> Normalization | None:
+    def _own_space(self) -> SpaceRecord | None:
+        """The space that the collection is searched in now."""
         if self.maybe_engine is None:
             return None
         with self.engine.connect() as connection:
-            space = collection_space(connection, self.inputs.collection)
+            return collection_space(connection, self.inputs.collection)
+
+    def _frozen_statistics(self, recipe: Recipe) -> Normalization | None:
+        space = self._own_space()
         if space is None or space.recipe["normalization"]["name"] != "dataset":
             return None
         frozen = Normalization.from_dict(space.recipe["normalization"])
@@ -424,7 +428,7 @@ class _Run:
 
     def _report(self, manifest: Manifest | None, seconds: float) -> ReindexReport:
         if manifest is None:
-            manifest = self._current_manifest(self.space)
+            manifest = self._current_manifest(self._own_space())
         parcels = observations = 0
         if self.maybe_engine is not None and self.collection_id is not None:
             with self.engine.connect() as connection:

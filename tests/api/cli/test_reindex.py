@@ -123,3 +123,15 @@ def test_parcels_on_scenes_are_found_with_crop_and_skipped_by_name_outside(
         ("outside-imagery", True)
     ]
     assert ran.json["parcels"] == len(demo_landscape.crops)
+
+
+def test_collection_without_a_vector_is_not_said_to_be_answered_for(
+    parcelle: Parcelle, tiny_croma: str, chips: Path, tmp_path: Path
+) -> None:
+    assert parcelle("reindex", chips, "--encoder", tiny_croma).exit_code == 0
+    (tmp_path / "broken.tif").write_bytes(b"no image at all")
+    ran = parcelle(
+        "reindex", tmp_path / "broken.tif", "--encoder", tiny_croma, "--collection", "other"
+    )
+    assert ran.exit_code == 1
+    assert "No generation is published" in ran.stdout
