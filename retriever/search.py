@@ -75,6 +75,12 @@ class ParcelSearcher:
         """
         return cls(settings, open_catalog(settings))
 
+    def __enter__(self) -> "ParcelSearcher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Let go of the database and the indexes."""
         self._open.clear()

@@ -69,7 +69,9 @@ def test_python_of_the_readme_runs_as_it_stands(
 ) -> None:
     monkeypatch.setenv("PARCELLE_DATA_DIR", str(demo_index.data_dir))
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec("\n".join(blocks), {})
+    names: dict[str, Any] = {}
+    exec("\n".join(blocks), names)
+    names["searcher"].close()
     printed = capsys.readouterr().out
     assert re.search(r"^1 demo-\d{3} ", printed, flags=re.MULTILINE)
     assert "demo-012" in printed.split("5 demo-")[-1]

@@ -46,14 +46,19 @@ def examine(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         return
     try:
         engine = connect(settings)
+    except ParcelleError as error:
+        yield "database", False, error.message
+        return
+    try:
         yield "database", True, engine.url.render_as_string(hide_password=True)
         require_current_schema(engine)
         yield "schema", True, "current"
+        yield from _generations(settings, engine)
     except ParcelleError as error:
-        name = "schema" if "schema" in error.kind or "empty" in error.kind else "database"
-        yield name, False, error.message
+        yield "schema", False, error.message
         return
-    yield from _generations(settings, engine)
+    finally:
+        engine.dispose()
     yield _weights(settings)
 
 

@@ -24,10 +24,13 @@ def upgrade() -> None:
     from indexer.catalog import database
 
     engine = database.connect(Settings())
-    before = database.schema_status(engine)
-    if before == "newer":
-        database.require_current_schema(engine)
-    database.upgrade(engine)
+    try:
+        before = database.schema_status(engine)
+        if before == "newer":
+            database.require_current_schema(engine)
+        database.upgrade(engine)
+    finally:
+        engine.dispose()
     shown = engine.url.render_as_string(hide_password=True)
     what = "was current already" if before == "current" else f"was {before}, now it is current"
     say(f"{shown}: the schema {what}.")

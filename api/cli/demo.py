@@ -54,11 +54,11 @@ def demo(
         Bar(),
     )
     say(summary(report))
-    searcher = ParcelSearcher.open(settings)
-    say()
-    show_matches(searcher.similar_by_id(PARCEL, collection=COLLECTION, k=8), Format.table)
-    say()
-    show_state(searcher.state(PARCEL, collection=COLLECTION))
+    with ParcelSearcher.open(settings) as searcher:
+        say()
+        show_matches(searcher.similar_by_id(PARCEL, collection=COLLECTION, k=8), Format.table)
+        say()
+        show_state(searcher.state(PARCEL, collection=COLLECTION))
     say()
     say("Go on with:")
     say(f"  export PARCELLE_DATA_DIR={settings.data_dir}")

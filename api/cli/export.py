@@ -29,10 +29,11 @@ def export(
 
       parcelle export vectors.parquet --collection farm-2024
     """
-    from indexer.catalog.database import open_catalog
+    from indexer.catalog.database import opened_catalog
     from indexer.export import export as run
 
-    report = run(open_catalog(Settings()), out, collection)
+    with opened_catalog(Settings()) as engine:
+        report = run(engine, out, collection)
     if as_json:
         say_json(report.to_dict())
         return

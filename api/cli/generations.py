@@ -22,12 +22,11 @@ def list_all(as_json: options.AsJson = False) -> None:
 
       parcelle generations list --json
     """
-    from indexer.catalog.database import open_catalog
+    from indexer.catalog.database import opened_catalog
     from indexer.catalog.reading import list_generations
     from indexer.generations.manifest import Manifest
 
-    engine = open_catalog(Settings())
-    with engine.connect() as connection:
+    with opened_catalog(Settings()) as engine, engine.connect() as connection:
         found = list_generations(connection)
     if as_json:
         say_json({"generations": found})
@@ -68,13 +67,12 @@ def rebuild() -> None:
 
       parcelle generations rebuild
     """
-    from indexer.catalog.database import open_catalog
+    from indexer.catalog.database import opened_catalog
     from indexer.generations.store import rebuild as run
     from indexer.lock import only_writer
 
     settings = Settings()
-    engine = open_catalog(settings)
-    with only_writer(settings.data_dir):
+    with opened_catalog(settings) as engine, only_writer(settings.data_dir):
         published = run(engine, settings.generations_dir)
     for manifest in published:
         say(f"Generation {manifest.generation} answers with {manifest.rows} vectors.")

@@ -58,17 +58,16 @@ def similar(
             "Name one parcel id, or one image with --image FILE.", kind="invalid-option"
         )
     where = filter_from(crop, bbox, datetime, within)
-    searcher = ParcelSearcher.open(Settings())
-    if parcel_id is not None:
-        matches = searcher.similar_by_id(
-            parcel_id, collection=collection, k=k, where=where, observations=observations
-        )
-    else:
-        assert image is not None
-        chip = read_query_image(image, bands, baseline)
-        matches = searcher.similar_by_chip(
-            chip, collection=collection, k=k, where=where, observations=observations
-        )
+    chip = None if image is None else read_query_image(image, bands, baseline)
+    with ParcelSearcher.open(Settings()) as searcher:
+        if chip is not None:
+            matches = searcher.similar_by_chip(
+                chip, collection=collection, k=k, where=where, observations=observations
+            )
+        else:
+            matches = searcher.similar_by_id(
+                str(parcel_id), collection=collection, k=k, where=where, observations=observations
+            )
     show(matches, output)
 
 

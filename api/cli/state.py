@@ -32,10 +32,9 @@ def state(
     """
     from retriever.search import ParcelSearcher
 
-    searcher = ParcelSearcher.open(Settings())
-    found = searcher.state(
-        parcel_id, collection=collection, where=filter_from(None, None, datetime)
-    )
+    where = filter_from(None, None, datetime)
+    with ParcelSearcher.open(Settings()) as searcher:
+        found = searcher.state(parcel_id, collection=collection, where=where)
     if output is options.StateFormat.json:
         say_json(found.to_dict())
     else:

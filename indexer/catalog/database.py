@@ -1,5 +1,7 @@
 """Engine, migrations, and the question whether the schema is current."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -61,6 +63,16 @@ def open_catalog(settings: Settings) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@contextmanager
+def opened_catalog(settings: Settings) -> Iterator[Engine]:
+    """The catalog that a reindex made, closed at the end; raises as ``open_catalog``."""
+    engine = open_catalog(settings)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def unreachable(error: DBAPIError) -> StorageError:

@@ -95,7 +95,8 @@ def test_exported_vectors_are_those_that_searches_use(
     vectors = np.load(out)
     rows = json.loads(out.with_suffix(".json").read_text())["rows"]
     assert len(rows) == len(vectors) == ran.json["rows"]
-    answer = ParcelSearcher.open(demo_index).similar_by_id(PARCEL, k=1)
+    with ParcelSearcher.open(demo_index) as searcher:
+        answer = searcher.similar_by_id(PARCEL, k=1)
     (own,) = [
         number
         for number, row in enumerate(rows)

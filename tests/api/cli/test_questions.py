@@ -11,7 +11,8 @@ PARCEL = "demo-005"
 def test_similar_json_is_the_searchers_own_answer(in_demo: Parcelle, demo_index: Settings) -> None:
     ran = in_demo("similar", PARCEL, "-k", "4", "--format", "json")
     assert ran.exit_code == 0, ran.stderr
-    answer = ParcelSearcher.open(demo_index).similar_by_id(PARCEL, k=4)
+    with ParcelSearcher.open(demo_index) as searcher:
+        answer = searcher.similar_by_id(PARCEL, k=4)
     assert ran.json == json.loads(json.dumps(answer.to_dict()))
     assert len(ran.json["matches"]) == 4
 
@@ -20,7 +21,8 @@ def test_similar_table_names_parcels_crops_and_the_untrained_weights(
     in_demo: Parcelle, demo_index: Settings
 ) -> None:
     ran = in_demo("similar", PARCEL, "-k", "3")
-    matches = ParcelSearcher.open(demo_index).similar_by_id(PARCEL, k=3).matches
+    with ParcelSearcher.open(demo_index) as searcher:
+        matches = searcher.similar_by_id(PARCEL, k=3).matches
     lines = ran.stdout.splitlines()
     assert PARCEL in lines[0]
     assert [line.split()[2] for line in lines[2:5]] == [match.parcel_id for match in matches]
@@ -40,8 +42,8 @@ def test_similar_geojson_can_be_read_by_other_programs(in_demo: Parcelle) -> Non
 def test_filters_of_the_command_line_reach_the_search(
     in_demo: Parcelle, demo_index: Settings
 ) -> None:
-    searcher = ParcelSearcher.open(demo_index)
-    crop = str(searcher.similar_by_id(PARCEL, k=1000).matches[-1].crop_name)
+    with ParcelSearcher.open(demo_index) as searcher:
+        crop = str(searcher.similar_by_id(PARCEL, k=1000).matches[-1].crop_name)
     matches = in_demo(
         "similar", PARCEL, "--crop", crop.upper(), "--datetime", "2023-08", "--format", "json"
     ).json["matches"]
