@@ -42,12 +42,6 @@ STATUS: Final[dict[type[ParcelleError], HTTPStatus]] = {
 }
 """One line for each branch of the error tree."""
 
-# Messages of these speak to the operator: they name files, folders and database addresses.
-_TOLD_TO_CLIENTS: Final[dict[type[ParcelleError], str]] = {
-    StorageError: "The index cannot be used as it is. Try again later; the service's log says why.",
-    WeightsError: "The encoder's weights cannot be used. The service's log says why.",
-}
-
 _HTTP_KINDS: Final = {
     HTTPStatus.NOT_FOUND: "route-not-found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
@@ -129,13 +123,9 @@ def status_of(error: ParcelleError) -> HTTPStatus:
 async def _on_parcelle_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ParcelleError)
     status = status_of(error)
-    detail = error.message
-    for confidential, told in _TOLD_TO_CLIENTS.items():
-        if isinstance(error, confidential):
-            detail = told
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s (%s)", _asked(request), error.message, error.kind)
-    return _problem(request, status, error.kind, detail)
+    return _problem(request, status, error.kind, error.told)
 
 
 async def _on_request_error(request: Request, error: Exception) -> JSONResponse:
@@ -164,8 +154,8 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
 
 async def _on_lost_database(request: Request, error: Exception) -> JSONResponse:
     _log.error("%s: the database does not answer: %s", _asked(request), error)
-    detail = _TOLD_TO_CLIENTS[StorageError]
-    return _problem(request, HTTPStatus.SERVICE_UNAVAILABLE, "database-unreachable", detail)
+    lost = StorageError("The database does not answer.", kind="database-unreachable")
+    return _problem(request, status_of(lost), lost.kind, lost.told)
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -31,12 +31,21 @@ class ParcelleError(Exception):
 
     KINDS: ClassVar[frozenset[str]] = frozenset()
 
+    TOLD: ClassVar[dict[str, str]] = {}
+    """What strangers are told in place of the message, by kind; of kinds that are not named here,
+    they are told what stands under an empty kind, or else the message."""
+
     def __init__(self, message: str, *, kind: str) -> None:
         if kind not in self.KINDS:
             raise TypeError(f"{type(self).__name__} has no kind {kind!r}")
         super().__init__(message)
         self.message = message
         self.kind = kind
+
+    @property
+    def told(self) -> str:
+        """What anybody may read: the message, unless it names files, folders or addresses."""
+        return self.TOLD.get(self.kind) or self.TOLD.get("") or self.message
 
     def __str__(self) -> str:
         # KeyError would print the repr of its argument.
@@ -68,18 +77,22 @@ class InvalidInputError(ParcelleError, ValueError):
     KINDS = frozenset(
         {
             "ambiguous-parcel",
+            "cursor-expired",
             "invalid-bands",
             "invalid-baseline",
             "invalid-bbox",
             "invalid-collection",
+            "invalid-cursor",
             "invalid-datetime",
             "invalid-dimensions",
+            "invalid-examples",
             "invalid-filter",
             "invalid-k",
             "invalid-option",
             "invalid-vector",
             "no-imagery",
             "unknown-encoder",
+            "unknown-property",
             "unsafe-host",
         }
     )
@@ -125,6 +138,9 @@ class WeightsError(ParcelleError):
     """The encoder's weights are missing, damaged, or belong to another network."""
 
     KINDS = frozenset({"weights-corrupt", "weights-mismatch", "weights-not-found"})
+    TOLD: ClassVar[dict[str, str]] = {
+        "": "The encoder's weights cannot be used; Parcelle's log says why."
+    }
 
 
 class GenerationMismatchError(ParcelleError):
@@ -152,3 +168,8 @@ class StorageError(ParcelleError):
             "write-failed",
         }
     )
+    TOLD: ClassVar[dict[str, str]] = {
+        "database-empty": "There is no index yet; parcelle reindex makes one.",
+        "database-unreachable": "The database of the index does not answer.",
+        "": "The index cannot be used as it is; Parcelle's log says why.",
+    }

@@ -4,7 +4,13 @@ import pickle
 import pytest
 
 from indexer import errors
-from indexer.errors import InvalidInputError, NotFoundError, ParcelleError
+from indexer.errors import (
+    InvalidInputError,
+    NotFoundError,
+    ParcelleError,
+    StorageError,
+    WeightsError,
+)
 
 ALL = sorted(
     (
@@ -31,6 +37,15 @@ def test_every_class_has_kinds_of_lower_case_words(error: type[ParcelleError]) -
     assert error.KINDS
     for kind in error.KINDS:
         assert all(word.isascii() and word.isalnum() and word.islower() for word in kind.split("-"))
+
+
+@pytest.mark.parametrize(("error", "kind"), KINDS)
+def test_strangers_are_told_no_file_and_no_address(error: type[ParcelleError], kind: str) -> None:
+    raised = error("/srv/secret/index.faiss at db.example.org is damaged", kind=kind)
+    confidential = error in (StorageError, WeightsError)
+    assert ("secret" in raised.told) == (not confidential)
+    assert raised.told
+    assert set(error.TOLD) <= error.KINDS | {""}
 
 
 def test_a_kind_stands_for_one_thing_to_do() -> None:
