@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from indexer.errors import InvalidInputError
+from indexer.parcels.parcel import JsonScalar
 from retriever.quoting import quoted
 
 MAX_K = 1000
@@ -137,11 +138,28 @@ class ParcelFilter:
     """The parcel's bounding box touches it."""
     interval: Interval | None = None
     """The observation was acquired in it; observations without a time are not."""
+    attributes: tuple[tuple[str, JsonScalar], ...] = ()
+    """Names and values of attributes, all of which the parcel has; text is compared without
+    case."""
+    text: str | None = None
+    """Words, all of which stand in the parcel's id, crop or attributes, compared without case."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the text."""
+        return tuple((self.text or "").split())
 
     @property
     def is_empty(self) -> bool:
         """Whether it lets everything through."""
-        return not (self.collections or self.crops or self.bbox or self.interval)
+        return not (
+            self.collections
+            or self.crops
+            or self.bbox
+            or self.interval
+            or self.attributes
+            or self.words
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; only the conditions that were given."""
@@ -150,6 +168,8 @@ class ParcelFilter:
             "crops": list(self.crops) or None,
             "bbox": None if self.bbox is None else str(self.bbox),
             "datetime": None if self.interval is None else str(self.interval),
+            "attributes": dict(self.attributes) or None,
+            "text": self.text,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

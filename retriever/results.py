@@ -27,6 +27,9 @@ class Match:
     scene: str
     valid_fraction: float
     reliable: bool
+    medians: dict[str, float]
+    """Median of each spectral index over the valid pixels of that observation, unitless; empty
+    where its pixels have been replaced since the generation was published."""
     geometry: BaseGeometry | None
     """Longitude and latitude; None for images without a reference system."""
 
@@ -44,6 +47,7 @@ class Match:
             "scene": self.scene,
             "valid_fraction": round(self.valid_fraction, 4),
             "reliable": self.reliable,
+            "medians": {name: round(value, 4) for name, value in self.medians.items()},
         }
 
 

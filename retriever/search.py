@@ -1,60 +1,46 @@
-"""ParcelSearcher: which parcels look like this one? One engine behind every door."""
+"""ParcelSearcher: every question about parcels. One engine behind every door."""
 
-import difflib
-import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 from sqlalchemy import Connection, Engine
 
 from indexer.catalog.database import open_catalog
-from indexer.catalog.reading import (
-    collection_names,
-    find_collection,
-    get_generation,
-    get_space,
-)
-from indexer.embedding_space import notes_for
-from indexer.errors import (
-    GenerationMismatchError,
-    InvalidInputError,
-    NotFoundError,
-)
+from indexer.catalog.reading import get_space
+from indexer.embedding_space import describe_space, notes_for
+from indexer.errors import GenerationMismatchError, InvalidInputError, NotFoundError, StorageError
 from indexer.generations.manifest import Manifest
-from indexer.generations.store import open_generation
 from indexer.imagery.chip import Chip
 from indexer.settings import Settings
-from indexer.vector_index import VectorIndex
 from retriever import statements
-from retriever.queries import DEFAULT_K, ParcelFilter, check_k
+from retriever.comparison import (
+    MOST_COMPARED,
+    Compared,
+    Comparison,
+    comparable_observations,
+    pairwise_scores,
+)
+from retriever.examples import Example, check_one_space, combined, vector_from
+from retriever.finding import check_properties, find_parcel, require_collection
+from retriever.history import dated, gaps_of, last_change_of, peak_of, reliability_of, trend_of
+from retriever.listing import MOST_COUNTED, ParcelList, page_of
+from retriever.observed import ObservedState
+from retriever.peers import Anchor, Peers, peers_of
+from retriever.published import OpenGeneration, PublishedGenerations
+from retriever.queries import DEFAULT_K, Interval, ParcelFilter, check_k
 from retriever.quoting import quoted
-from retriever.results import Match, Matches, iso
-from retriever.state import ParcelState
+from retriever.ranking import rank
+from retriever.results import Matches, iso
+from retriever.state import ParcelFacts, ParcelState
 
 FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 _ALL = ParcelFilter()
 
-_MOST_NAMES = 10
-_NEAREST_IDS = 3
-
-
-@dataclass(frozen=True)
-class OpenGeneration:
-    """A published index in memory."""
-
-    space_id: int
-    manifest: Manifest
-    index: VectorIndex
-
 
 class ParcelSearcher:
-    """Answers questions about parcels from the published generations.
+    """Answers questions about parcels from the catalog and the published generations.
 
     Safe to share between threads. A generation that is published meanwhile answers from the next
     question on.
@@ -63,8 +49,7 @@ class ParcelSearcher:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings = settings
         self.engine = engine
-        self._open: dict[int, OpenGeneration] = {}
-        self._opening = threading.Lock()
+        self._published = PublishedGenerations(settings)
 
     @classmethod
     def open(cls, settings: Settings) -> "ParcelSearcher":
@@ -83,10 +68,10 @@ class ParcelSearcher:
 
     def close(self) -> None:
         """Let go of the database and the indexes."""
-        self._open.clear()
+        self._published.clear()
         self.engine.dispose()
 
-    # Questions -------------------------------------------------------------------------------
+    # Similar parcels -------------------------------------------------------------------------
 
     def similar_by_id(
         self,
@@ -110,29 +95,64 @@ class ParcelSearcher:
             NotFoundError: If there is no such parcel, or it has no vector.
             InvalidInputError: If k is out of range or the id stands in several collections.
         """
+        return self.similar_by_examples(
+            [parcel_id], collection=collection, k=k, where=where, observations=observations
+        )
+
+    def similar_by_examples(
+        self,
+        like: Sequence[str],
+        unlike: Sequence[str] = (),
+        *,
+        collection: str | None = None,
+        k: int = DEFAULT_K,
+        where: ParcelFilter = _ALL,
+        observations: bool = False,
+    ) -> Matches:
+        """Parcels that look like some stored ones, and not like others.
+
+        The mean of the wanted vectors, less half the mean of the unwanted ones, asks; a score is
+        the cosine similarity to that. No example is ever a match.
+
+        Args:
+            like: Ids of parcels, at least one; the latest reliable observation of each counts.
+            unlike: Ids of parcels.
+            collection: Their collection; None where the ids are unique over all.
+            k: Matches wanted, 1 to 1000.
+            where: Which parcels and observations may be returned.
+            observations: Return every matching observation instead of each parcel's best one.
+
+        Raises:
+            NotFoundError: If there is no such parcel, or it has no vector.
+            InvalidInputError: If k is out of range, an id stands in several collections, or
+                nothing is wanted.
+            GenerationMismatchError: If the examples lie in different embedding spaces.
+        """
         check_k(k)
+        if not like:
+            raise InvalidInputError(
+                "Name at least one parcel that matches should be like.", kind="invalid-examples"
+            )
         with statements.snapshot(self.engine) as connection:
-            parcel = self.find_parcel(connection, parcel_id, collection)
-            generation = self._generation_of(connection, parcel.collection, parcel.space_id)
-            asked = statements.query_vector(connection, generation.space_id, parcel.id, None)
-            if asked is None:
-                raise NotFoundError(
-                    f"Parcel {quoted(parcel.parcel_id)} of {quoted(parcel.collection)} has no "
-                    "vector: clouds or gaps hide too much of it in every image. Its state can "
-                    "still be asked for.",
-                    kind="parcel-not-embedded",
-                )
-            own = statements.rows_of_parcel(connection, generation.space_id, parcel.id)
-            query = {
-                "collection": parcel.collection,
-                "id": parcel.parcel_id,
-                "datetime": iso(asked.acquired_at),
-                "scene": asked.scene,
-                "reliable": asked.reliable,
-            }
-            vector = np.frombuffer(asked.vector, dtype="<f4").astype(np.float32)
-            return self._search(
-                connection, generation, vector, query, k, where, observations, exclude=own
+            parcels = [find_parcel(connection, one, collection) for one in (*like, *unlike)]
+            check_one_space(parcels)
+            first = parcels[0]
+            generation = self._published.of_space(connection, first.collection, first.space_id)
+            examples = [Example.of(connection, parcel) for parcel in parcels]
+            wanted, unwanted = examples[: len(like)], examples[len(like) :]
+            query = wanted[0].to_dict()
+            if len(wanted) > 1 or unwanted:
+                query["like"] = [one.to_dict() for one in wanted]
+                query["unlike"] = [one.to_dict() for one in unwanted]
+            return rank(
+                connection,
+                generation,
+                combined(wanted, unwanted),
+                query,
+                k=k,
+                where=where,
+                observations=observations,
+                without=[parcel.id for parcel in parcels],
             )
 
     def similar_by_vector(
@@ -163,7 +183,7 @@ class ParcelSearcher:
         check_k(k)
         unit = _unit(vector)
         with statements.snapshot(self.engine) as connection:
-            generation = self._generation_for(connection, collection)
+            generation = self._published.for_collection(connection, collection)
             _check_space(space, generation.manifest)
             if unit.shape != (generation.index.dimensions,):
                 raise InvalidInputError(
@@ -172,7 +192,9 @@ class ParcelSearcher:
                     kind="invalid-vector",
                 )
             query = {"vector": f"{unit.shape[0]} numbers"}
-            return self._search(connection, generation, unit, query, k, where, observations)
+            return rank(
+                connection, generation, unit, query, k=k, where=where, observations=observations
+            )
 
     def similar_by_chip(
         self,
@@ -202,219 +224,203 @@ class ParcelSearcher:
 
         check_k(k)
         with statements.snapshot(self.engine) as connection:
-            generation = self._generation_for(connection, collection)
+            generation = self._published.for_collection(connection, collection)
             space = get_space(connection, generation.space_id)
             vector = embed_chip(chip, space, self.settings)
             query = {"image": chip.scene, "datetime": iso(chip.acquired_at)}
-            return self._search(connection, generation, vector, query, k, where, observations)
+            return rank(
+                connection, generation, vector, query, k=k, where=where, observations=observations
+            )
+
+    # Parcels ---------------------------------------------------------------------------------
 
     def state(
-        self, parcel_id: str, *, collection: str | None = None, where: ParcelFilter = _ALL
+        self,
+        parcel_id: str,
+        *,
+        collection: str | None = None,
+        where: ParcelFilter = _ALL,
+        peers: bool = True,
     ) -> ParcelState:
-        """The state of a parcel, observation by observation.
+        """The state of a parcel: observation by observation, over time, and against its kind.
 
         Args:
             parcel_id: The parcel.
             collection: Its collection; None where the id is unique over all.
             where: Only its interval counts.
+            peers: Whether to hold it against its kind, which needs the vector index.
 
         Raises:
             NotFoundError: If there is no such parcel, or it was not observed in the interval.
         """
         with statements.snapshot(self.engine) as connection:
-            parcel = self.find_parcel(connection, parcel_id, collection)
-            seen = statements.observations_of(connection, parcel.id, where.interval)
-        if not seen:
-            when = f" in {quoted(str(where.interval))}" if where.interval else ""
+            parcel = find_parcel(connection, parcel_id, collection)
+            seen = _observed(connection, parcel, where.interval)
+            if not seen:
+                when = f" in {quoted(str(where.interval))}" if where.interval else ""
+                raise NotFoundError(
+                    f"Parcel {quoted(parcel.parcel_id)} of {quoted(parcel.collection)} was not "
+                    f"observed{when}; ask for another interval or none.",
+                    kind="state-not-found",
+                )
+            vectors = _vectors(connection, parcel, where.interval)
+            space = statements.space_of(connection, parcel.space_id)
+            notes = [] if space is None else list(notes_for(space.recipe))
+            generation, against = None, None
+            if peers:
+                try:
+                    generation, against = self._against_its_kind(connection, parcel, seen, vectors)
+                except (NotFoundError, StorageError) as error:
+                    # What was measured stays true without an index to compare it with.
+                    notes.append(f"Not compared with other parcels: {error.told}")
+        return ParcelState(
+            parcel=ParcelFacts.from_row(parcel),
+            observations=tuple(seen),
+            reliability=reliability_of(seen),
+            trend=trend_of(seen),
+            peak=peak_of(seen),
+            last_change=last_change_of(seen, vectors),
+            gaps=gaps_of(seen),
+            peers=against,
+            generation=None if generation is None else generation.number,
+            space=None if space is None else describe_space(space.recipe, space.digest),
+            notes=tuple(notes),
+        )
+
+    def _against_its_kind(
+        self,
+        connection: Connection,
+        parcel: statements.AnyRow,
+        seen: Sequence[ObservedState],
+        vectors: Mapping[str, FloatArray],
+    ) -> tuple[OpenGeneration, Peers]:
+        """Hold the latest reliable observation that has a vector against the parcel's kind."""
+        embedded = [pair for pair in dated(seen) if pair[1].scene in vectors]
+        if not embedded:
             raise NotFoundError(
-                f"Parcel {quoted(parcel.parcel_id)} of {quoted(parcel.collection)} was not "
-                f"observed{when}; ask for another interval or none.",
-                kind="state-not-found",
+                "it has no reliable observation with a date and a vector.",
+                kind="parcel-not-embedded",
             )
-        return ParcelState.from_rows(parcel, seen)
+        generation = self._published.of_space(connection, parcel.collection, parcel.space_id)
+        acquired_at, latest = embedded[-1]
+        place = None if parcel.longitude is None else (parcel.longitude, parcel.latitude)
+        anchor = Anchor(
+            parcel_row=parcel.id,
+            vector=vectors[latest.scene],
+            acquired_at=acquired_at,
+            scene=latest.scene,
+            medians=latest.medians,
+            crop_code=parcel.crop_code,
+            crop_name=parcel.crop_name,
+            place=place,
+        )
+        return generation, peers_of(connection, generation, anchor)
+
+    def compare(
+        self,
+        parcel_ids: Sequence[str],
+        *,
+        collection: str | None = None,
+        where: ParcelFilter = _ALL,
+    ) -> Comparison:
+        """Parcels side by side, each by an observation of about the same date.
+
+        Args:
+            parcel_ids: From 2 to ``MOST_COMPARED`` parcels.
+            collection: Their collection; None where the ids are unique over all.
+            where: Only its interval counts.
+
+        Raises:
+            NotFoundError: If there is no such parcel.
+            InvalidInputError: If an id stands in several collections, or twice among the ids, or
+                there are too few or too many of them.
+        """
+        if not 2 <= len(parcel_ids) <= MOST_COMPARED:
+            raise InvalidInputError(
+                f"{len(parcel_ids)} parcels were given; compare 2 to {MOST_COMPARED}.",
+                kind="invalid-examples",
+            )
+        if len(set(parcel_ids)) < len(parcel_ids):
+            raise InvalidInputError(
+                "A parcel was given twice; name parcels that differ.", kind="invalid-examples"
+            )
+        with statements.snapshot(self.engine) as connection:
+            parcels = [find_parcel(connection, one, collection) for one in parcel_ids]
+            series = [_observed(connection, one, where.interval) for one in parcels]
+            vectors = [_vectors(connection, one, where.interval) for one in parcels]
+            used = {one.space_id for one in parcels if one.space_id is not None}
+            spaces = [statements.space_of(connection, space_id) for space_id in sorted(used)]
+        chosen = comparable_observations(series)
+        scores = pairwise_scores(
+            [
+                (parcel.space_id, known[seen.scene])
+                if seen is not None and seen.scene in known
+                else None
+                for parcel, seen, known in zip(parcels, chosen, vectors, strict=True)
+            ]
+        )
+        found = [space for space in spaces if space is not None]
+        return Comparison(
+            parcels=tuple(
+                Compared(
+                    parcel=ParcelFacts.from_row(parcel),
+                    observation=seen,
+                    reliability=reliability_of(observations),
+                    trend=trend_of(observations),
+                    peak=peak_of(observations),
+                )
+                for parcel, seen, observations in zip(parcels, chosen, series, strict=True)
+            ),
+            scores=scores,
+            spaces=tuple(describe_space(space.recipe, space.digest) for space in found),
+            notes=tuple(dict.fromkeys(note for space in found for note in notes_for(space.recipe))),
+        )
+
+    def parcels(
+        self, *, where: ParcelFilter = _ALL, limit: int = DEFAULT_K, after: int = 0
+    ) -> ParcelList:
+        """Stored parcels that fit a filter, in the order of collections and ids.
+
+        Args:
+            where: Which parcels; an interval leaves those that were observed in it.
+            limit: Most parcels of the page, 1 to 1000.
+            after: Row of the last parcel of the page before; 0 at the beginning.
+
+        Raises:
+            NotFoundError: If the filter names a collection that does not exist.
+            InvalidInputError: If the limit is out of range, or the filter names an attribute
+                that no parcel has.
+        """
+        check_k(limit)
+        with statements.snapshot(self.engine) as connection:
+            for name in where.collections:
+                require_collection(connection, name)
+            check_properties(connection, where)
+            rows = statements.list_parcels(connection, where, after=after, limit=limit + 1)
+            matched = statements.count_parcels(connection, where, MOST_COUNTED)
+        return page_of(where.to_dict(), rows, limit, matched)
 
     def generations(self) -> list[OpenGeneration]:
         """The generations that answer now, one for each space in use."""
         with statements.snapshot(self.engine) as connection:
-            return [
-                self._opened(connection, space_id, generation_id)
-                for space_id, generation_id in statements.published_spaces(connection)
-            ]
-
-    # Finding things --------------------------------------------------------------------------
-
-    def find_parcel(
-        self, connection: Connection, parcel_id: str, collection: str | None
-    ) -> statements.AnyRow:
-        """One parcel by its id.
-
-        Raises:
-            NotFoundError: If there is none, with the ids that come close.
-            InvalidInputError: If several collections hold one (``ambiguous-parcel``).
-        """
-        if collection is not None:
-            self._require_collection(connection, collection)
-        found = statements.find_parcels(connection, parcel_id, collection)
-        if len(found) > 1:
-            named = _listed([row.collection for row in found])
-            raise InvalidInputError(
-                f"Parcel {quoted(parcel_id)} stands in several collections ({named}); name one.",
-                kind="ambiguous-parcel",
-            )
-        if not found:
-            place = "" if collection is None else f" in collection {quoted(collection)}"
-            raise NotFoundError(
-                f"No parcel {quoted(parcel_id)}{place}."
-                f"{self._did_you_mean(connection, parcel_id, collection)}",
-                kind="parcel-not-found",
-            )
-        return found[0]
-
-    def _did_you_mean(self, connection: Connection, parcel_id: str, collection: str | None) -> str:
-        candidates = {
-            candidate.casefold(): candidate
-            for candidate in statements.ids_like(connection, parcel_id, collection)
-        }
-        if not candidates:
-            return " There are no parcels."
-        asked = parcel_id.casefold()
-        close = difflib.get_close_matches(asked, candidates, n=_NEAREST_IDS, cutoff=0.4)
-        names = [candidates[name] for name in close or list(candidates)[:_NEAREST_IDS]]
-        return f" Nearest ids: {_listed(names)}."
-
-    def _require_collection(self, connection: Connection, name: str) -> tuple[int, int | None]:
-        found = find_collection(connection, name)
-        if found is None:
-            names = _listed(collection_names(connection)) or "none"
-            raise NotFoundError(
-                f"No collection {quoted(name)}; there is {names}.", kind="collection-not-found"
-            )
-        return found
-
-    def _generation_for(self, connection: Connection, collection: str | None) -> OpenGeneration:
-        """The generation that a question without a parcel is put to."""
-        if collection is not None:
-            _, space_id = self._require_collection(connection, collection)
-            return self._generation_of(connection, collection, space_id)
-        spaces = statements.published_spaces(connection)
-        if len(spaces) > 1:
-            names = _listed(collection_names(connection))
-            raise InvalidInputError(
-                "The collections lie in different embedding spaces, which never meet in one "
-                f"search; name one of {names}.",
-                kind="invalid-collection",
-            )
-        if not spaces:
-            raise _nothing_published("The index")
-        return self._opened(connection, *spaces[0])
-
-    def _generation_of(
-        self, connection: Connection, collection: str, space_id: int | None
-    ) -> OpenGeneration:
-        number = None if space_id is None else statements.current_generation(connection, space_id)
-        if space_id is None or number is None:
-            raise _nothing_published(f"Collection {quoted(collection)}")
-        return self._opened(connection, space_id, number)
-
-    def _opened(self, connection: Connection, space_id: int, number: int) -> OpenGeneration:
-        """The generation in memory, loaded if it is not the one that was."""
-        held = self._open.get(space_id)
-        if held is not None and held.manifest.generation == number:
-            return held
-        with self._opening:
-            held = self._open.get(space_id)
-            if held is None or held.manifest.generation != number:
-                manifest = Manifest.from_dict(get_generation(connection, number))
-                index = open_generation(self.settings.generations_dir, manifest)
-                held = OpenGeneration(space_id, manifest, index)
-                self._open[space_id] = held
-        return held
-
-    # Searching -------------------------------------------------------------------------------
-
-    def _search(
-        self,
-        connection: Connection,
-        generation: OpenGeneration,
-        vector: FloatArray,
-        query: dict[str, Any],
-        k: int,
-        where: ParcelFilter,
-        observations: bool,
-        exclude: IntArray | None = None,
-    ) -> Matches:
-        for name in where.collections:
-            self._require_collection(connection, name)
-        allowed = None
-        if not where.is_empty:
-            allowed = statements.allowed_rows(connection, generation.space_id, where)
-        excluded = set() if exclude is None else set(exclude.tolist())
-        found = self._best(connection, generation.index, vector, k, allowed, excluded, observations)
-        notes = list(notes_for(generation.manifest.recipe))
-        if len(found) < k:
-            what = "observations" if observations else "parcels"
-            notes.append(f"Only {len(found)} {what} match; {k} were asked for.")
-        return Matches(
-            query={**query, "k": k, "filter": where.to_dict()},
-            generation=generation.manifest.generation,
-            space=generation.manifest.space,
-            matches=tuple(
-                _match(rank, score, row) for rank, (score, row) in enumerate(found, start=1)
-            ),
-            notes=tuple(notes),
-        )
-
-    def _best(
-        self,
-        connection: Connection,
-        index: VectorIndex,
-        vector: FloatArray,
-        k: int,
-        allowed: IntArray | None,
-        excluded: set[int],
-        observations: bool,
-    ) -> list[tuple[float, statements.AnyRow]]:
-        """The k best rows, each parcel once, widening the search until there are k or no more.
-
-        A parcel with many dates fills many places of a search, and a row may have been replaced
-        since the generation was published, so the first try can come out short.
-        """
-        wanted = k + len(excluded) if observations else 4 * k + len(excluded)
-        rows: dict[int, statements.AnyRow] = {}
-        while True:
-            scores, ids = index.search(vector, wanted, allowed)
-            new = [row_id for row_id in ids.tolist() if row_id not in rows]
-            rows.update(statements.describe_rows(connection, new))
-            best: list[tuple[float, statements.AnyRow]] = []
-            taken: set[int] = set()
-            for score, row_id in zip(scores.tolist(), ids.tolist(), strict=True):
-                row = rows.get(row_id)
-                if row is None or row_id in excluded:
-                    continue
-                if not observations and row.parcel_row in taken:
-                    continue
-                taken.add(row.parcel_row)
-                best.append((score, row))
-            if len(best) >= k or len(ids) < wanted:
-                return best[:k]
-            wanted *= 4
+            return self._published.all(connection)
 
 
-def _match(rank: int, score: float, row: statements.AnyRow) -> Match:
-    return Match(
-        rank=rank,
-        score=float(np.clip(score, -1.0, 1.0)),
-        collection=row.collection,
-        parcel_id=row.parcel_id,
-        crop_code=row.crop_code,
-        crop_name=row.crop_name,
-        area_m2=row.area_m2,
-        acquired_at=row.acquired_at,
-        scene=row.scene,
-        valid_fraction=row.valid_fraction,
-        reliable=row.reliable,
-        geometry=None if row.geometry is None else shapely.from_wkb(row.geometry),
-    )
+def _observed(
+    connection: Connection, parcel: statements.AnyRow, interval: Interval | None
+) -> list[ObservedState]:
+    rows = statements.observations_of(connection, parcel.id, interval)
+    return [ObservedState.from_row(row) for row in rows]
+
+
+def _vectors(
+    connection: Connection, parcel: statements.AnyRow, interval: Interval | None
+) -> dict[str, FloatArray]:
+    """Vectors of a parcel's observations in the space of its collection, by scene."""
+    if parcel.space_id is None:
+        return {}
+    stored = statements.vectors_of(connection, parcel.space_id, parcel.id, interval)
+    return {scene: vector_from(vector) for scene, vector in stored.items()}
 
 
 def _unit(vector: FloatArray | Sequence[float]) -> FloatArray:
@@ -442,16 +448,3 @@ def _check_space(space: str | None, manifest: Manifest) -> None:
             "query with the index's encoder and weights.",
             kind="space-mismatch",
         )
-
-
-def _nothing_published(what: str) -> NotFoundError:
-    return NotFoundError(
-        f"{what} has no published generation yet; run parcelle reindex.",
-        kind="generation-not-found",
-    )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names in a message, the first of many."""
-    more = len(names) - _MOST_NAMES
-    return ", ".join(map(quoted, names[:_MOST_NAMES])) + (f" and {more} more" if more > 0 else "")

@@ -2,15 +2,32 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    String,
+    TableValuedAlias,
+    and_,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
+from indexer.parcels.parcel import JsonScalar
 from retriever.queries import Bbox, Interval, ParcelFilter
 
 IntArray = npt.NDArray[np.int64]
@@ -21,6 +38,8 @@ AnyRow = Row[*tuple[Any, ...]]
 _MAX_IDS = 10_000
 
 _ENOUGH_IDS = 20
+
+_SAMPLED_PARCELS = 1000
 
 
 @contextmanager
@@ -39,8 +58,13 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def conditions(chosen: ParcelFilter) -> list[ColumnElement[bool]]:
-    """A filter's conditions, for statements over collections, parcels and observations."""
+def conditions(chosen: ParcelFilter, dialect: str) -> list[ColumnElement[bool]]:
+    """A filter's conditions, for statements over collections, parcels and observations.
+
+    Args:
+        chosen: The filter.
+        dialect: Name of the database's, as SQLAlchemy has it.
+    """
     found: list[ColumnElement[bool]] = []
     if chosen.collections:
         found.append(Collection.name.in_(chosen.collections))
@@ -52,21 +76,87 @@ def conditions(chosen: ParcelFilter) -> list[ColumnElement[bool]]:
         found.append(_touches(chosen.bbox))
     if chosen.interval is not None:
         found.extend(_within(chosen.interval))
+    found.extend(_has_attribute(name, value, dialect) for name, value in chosen.attributes)
+    found.extend(_mentions(word, dialect) for word in chosen.words)
     return found
 
 
-def _is_any(column: InstrumentedAttribute[str | None], words: Sequence[str]) -> ColumnElement[bool]:
-    """Whether a column holds one of the words, compared without case.
+def _attributes(dialect: str) -> TableValuedAlias:
+    """The attributes of a parcel as rows of ``key`` and ``value``."""
+    expand = func.json_each_text if dialect == "postgresql" else func.json_each
+    return expand(Parcel.attributes).table_valued("key", "value", joins_implicitly=True)
+
+
+def _has_attribute(name: str, value: JsonScalar, dialect: str) -> ColumnElement[bool]:
+    """Whether a parcel's attribute has a value; text is compared without case."""
+    attributes = _attributes(dialect)
+    text = cast(attributes.c.value, String)
+    return exists().where(attributes.c.key == name, _is_any(text, _spelled(value)))
+
+
+def _spelled(value: JsonScalar) -> list[str]:
+    """How a value may stand in the database, as text."""
+    if isinstance(value, bool):
+        # SQLite has no truth values of its own.
+        return ["true", "1"] if value else ["false", "0"]
+    if isinstance(value, int | float) and float(value).is_integer():
+        return [str(int(value)), str(float(value))]
+    return [str(value)]
+
+
+def _mentions(word: str, dialect: str) -> ColumnElement[bool]:
+    """Whether a word stands in a parcel's id, crop or attributes, compared without case."""
+    attributes = _attributes(dialect)
+
+    def within(column: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[bool]:
+        return or_(*(column.icontains(spelling, autoescape=True) for spelling in _spellings(word)))
+
+    return or_(
+        within(Parcel.parcel_id),
+        within(Parcel.crop_code),
+        within(Parcel.crop_name),
+        exists().where(within(cast(attributes.c.value, String))),
+    )
+
+
+def attribute_names(connection: Connection, collections: Sequence[str]) -> list[str]:
+    """Names of the attributes that the first parcels have, in order.
+
+    Args:
+        connection: Open connection.
+        collections: Of these; empty means of all.
+    """
+    some = select(Parcel.attributes).limit(_SAMPLED_PARCELS)
+    if collections:
+        some = some.join(Collection).where(Collection.name.in_(collections))
+    names = {name for attributes in connection.scalars(some) for name in attributes}
+    return sorted(names)
+
+
+def has_attribute_name(connection: Connection, name: str, collections: Sequence[str]) -> bool:
+    """Whether any parcel has an attribute of this name."""
+    attributes = _attributes(connection.dialect.name)
+    statement = select(Parcel.id).where(exists().where(attributes.c.key == name)).limit(1)
+    if collections:
+        statement = statement.join(Collection).where(Collection.name.in_(collections))
+    return connection.scalar(statement) is not None
+
+
+def _is_any(
+    column: InstrumentedAttribute[str | None] | ColumnElement[str], words: Sequence[str]
+) -> ColumnElement[bool]:
+    """Whether a column holds one of the words, compared without case."""
+    spellings = {spelling for word in words for spelling in _spellings(word)}
+    return func.lower(column).in_([func.lower(spelling) for spelling in sorted(spellings)])
+
+
+def _spellings(word: str) -> set[str]:
+    """The ways in which a word is written.
 
     SQLite's ``lower`` knows ASCII only and leaves É as it is. So the database folds both sides,
     and a word is tried in each of the ways in which crops are written.
     """
-    spellings = {
-        spelling
-        for word in words
-        for spelling in (word, word.lower(), word.upper(), word.capitalize(), word.title())
-    }
-    return func.lower(column).in_([func.lower(spelling) for spelling in sorted(spellings)])
+    return {word, word.lower(), word.upper(), word.capitalize(), word.title()}
 
 
 def _touches(bbox: Bbox) -> ColumnElement[bool]:
@@ -89,18 +179,18 @@ def allowed_rows(connection: Connection, space_id: int, chosen: ParcelFilter) ->
     """Ids of the embeddings of a space that a filter allows, shape ``(n,)``."""
     statement = (
         _joined(select(Embedding.id))
-        .where(Embedding.space_id == space_id, *conditions(chosen))
+        .where(Embedding.space_id == space_id, *conditions(chosen, connection.dialect.name))
         .order_by(Embedding.id)
     )
     return np.array(connection.scalars(statement).all(), dtype=np.int64)
 
 
-def rows_of_parcel(connection: Connection, space_id: int, parcel_row: int) -> IntArray:
-    """Ids of all embeddings of one parcel in a space, shape ``(n,)``."""
+def rows_of_parcels(connection: Connection, space_id: int, parcels: Sequence[int]) -> IntArray:
+    """Ids of all embeddings of some parcels in a space, shape ``(n,)``."""
     statement = (
         select(Embedding.id)
         .join(Observation)
-        .where(Embedding.space_id == space_id, Observation.parcel_id == parcel_row)
+        .where(Embedding.space_id == space_id, Observation.parcel_id.in_(parcels))
     )
     return np.array(connection.scalars(statement).all(), dtype=np.int64)
 
@@ -114,6 +204,7 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
     statement = _joined(
         select(
             Embedding.id.label("row"),
+            Embedding.superseded,
             Collection.name.label("collection"),
             Parcel.id.label("parcel_row"),
             Parcel.parcel_id,
@@ -121,10 +212,12 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
             Parcel.crop_name,
             Parcel.area_m2,
             Parcel.geometry,
+            *_middle(),
             Observation.acquired_at,
             Observation.scene,
             Observation.valid_fraction,
             Observation.reliable,
+            Observation.indices,
         )
     )
     described: dict[int, AnyRow] = {}
@@ -132,6 +225,60 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
         some = statement.where(Embedding.id.in_(ids[start : start + _MAX_IDS]))
         described.update({row.row: row for row in connection.execute(some)})
     return described
+
+
+def comparable_rows(
+    connection: Connection,
+    space_id: int,
+    *,
+    besides: int,
+    start: datetime,
+    end: datetime,
+    bbox: Bbox | None,
+    crop: tuple[str | None, str | None] | None,
+) -> Sequence[AnyRow]:
+    """Reliable observations of other parcels that can be held against one of a parcel.
+
+    Args:
+        connection: Open connection.
+        space_id: Where their vectors must be.
+        besides: Row of the parcel that is left out.
+        start: First moment of their acquisition.
+        end: Last moment of it.
+        bbox: Where the parcels are; None for anywhere.
+        crop: Code and name of their crop, at least one; None for any. Where there is a code, it
+            decides.
+
+    Returns:
+        Rows of ``row`` (embedding id), ``parcel_row``, ``acquired_at``, ``longitude`` and
+        ``latitude``, in the order of the embeddings.
+    """
+    statement = (
+        _joined(
+            select(
+                Embedding.id.label("row"),
+                Observation.parcel_id.label("parcel_row"),
+                Observation.acquired_at,
+                *_middle(),
+            )
+        )
+        .where(
+            Embedding.space_id == space_id,
+            Embedding.superseded.is_(False),
+            Observation.reliable,
+            Observation.acquired_at.between(start, end),
+            Parcel.id != besides,
+        )
+        .order_by(Embedding.id)
+    )
+    if bbox is not None:
+        statement = statement.where(_touches(bbox))
+    if crop is not None:
+        code, name = crop
+        statement = statement.where(
+            _is_any(Parcel.crop_code, [code]) if code else _is_any(Parcel.crop_name, [name or ""])
+        )
+    return connection.execute(statement).all()
 
 
 def find_parcels(
@@ -145,6 +292,7 @@ def find_parcels(
             Parcel.id,
             Parcel.parcel_id,
             Parcel.geometry,
+            *_middle(),
             Parcel.area_m2,
             Parcel.crop_code,
             Parcel.crop_name,
@@ -185,16 +333,13 @@ def ids_like(
     return beginning_like(shortest)
 
 
-def query_vector(
-    connection: Connection, space_id: int, parcel_row: int, interval: Interval | None
-) -> Row[bytes | None, datetime | None, str, bool] | None:
+def query_vector(connection: Connection, space_id: int, parcel_row: int) -> AnyRow | None:
     """The observation that stands for a parcel: the latest reliable one, else the latest.
 
     Args:
         connection: Open connection.
         space_id: Where the vector must be from.
         parcel_row: The parcel.
-        interval: Consider only observations acquired in it.
     """
     statement = (
         select(Embedding.vector, Observation.acquired_at, Observation.scene, Observation.reliable)
@@ -213,9 +358,26 @@ def query_vector(
         )
         .limit(1)
     )
+    return connection.execute(statement).first()
+
+
+def vectors_of(
+    connection: Connection, space_id: int, parcel_row: int, interval: Interval | None
+) -> dict[str, bytes]:
+    """Vectors of a parcel's observations in a space, by scene."""
+    statement = (
+        select(Observation.scene, Embedding.vector)
+        .join(Embedding, Embedding.observation_id == Observation.id)
+        .where(
+            Observation.parcel_id == parcel_row,
+            Embedding.space_id == space_id,
+            Embedding.superseded.is_(False),
+            Embedding.vector.is_not(None),
+        )
+    )
     if interval is not None:
         statement = statement.where(*_within(interval))
-    return connection.execute(statement).first()
+    return {row.scene: row.vector for row in connection.execute(statement)}
 
 
 def observations_of(
@@ -230,6 +392,69 @@ def observations_of(
     if interval is not None:
         statement = statement.where(*_within(interval))
     return connection.execute(statement).all()
+
+
+def list_parcels(
+    connection: Connection, chosen: ParcelFilter, *, after: int, limit: int
+) -> Sequence[AnyRow]:
+    """Parcels that fit a filter, in the order of collections and ids.
+
+    Args:
+        connection: Open connection.
+        chosen: The filter; an interval leaves the parcels that were observed in it.
+        after: Row of the last parcel of the page before; 0 at the beginning.
+        limit: Most rows.
+    """
+    seen = select(Observation).where(Observation.parcel_id == Parcel.id)
+    count = seen.with_only_columns(func.count(Observation.id)).scalar_subquery()
+    latest = seen.with_only_columns(func.max(Observation.acquired_at)).scalar_subquery()
+    statement = (
+        _listed(
+            select(
+                Collection.name.label("collection"),
+                Parcel.id,
+                Parcel.parcel_id,
+                Parcel.geometry,
+                *_middle(),
+                Parcel.area_m2,
+                Parcel.crop_code,
+                Parcel.crop_name,
+                Parcel.attributes,
+                count.label("observations"),
+                latest.label("latest"),
+            ),
+            chosen,
+            connection.dialect.name,
+        )
+        .order_by(Parcel.collection_id, Parcel.parcel_id)
+        .limit(limit)
+    )
+    if after:
+        key = tuple_(Parcel.collection_id, Parcel.parcel_id)
+        last = select(Parcel.collection_id, Parcel.parcel_id).where(Parcel.id == after)
+        # The alias keeps the subquery from taking the outer row for its own.
+        statement = statement.where(key > select(last.subquery()).scalar_subquery())
+    return connection.execute(statement).all()
+
+
+def count_parcels(connection: Connection, chosen: ParcelFilter, most: int) -> int:
+    """How many parcels fit a filter, counted up to ``most``."""
+    found = _listed(select(Parcel.id), chosen, connection.dialect.name).limit(most).subquery()
+    return connection.scalar(select(func.count()).select_from(found)) or 0
+
+
+def _listed(statement: Select[*Columns], chosen: ParcelFilter, dialect: str) -> Select[*Columns]:
+    statement = statement.join(Collection, Collection.id == Parcel.collection_id)
+    if chosen.interval is not None:
+        seen = exists().where(Observation.parcel_id == Parcel.id, *_within(chosen.interval))
+        statement = statement.where(seen)
+    return statement.where(*conditions(replace(chosen, interval=None), dialect))
+
+
+def space_of(connection: Connection, space_id: int | None) -> AnyRow | None:
+    """Recipe and digest of an embedding space."""
+    statement = select(EmbeddingSpace.recipe, EmbeddingSpace.digest)
+    return connection.execute(statement.where(EmbeddingSpace.id == space_id)).first()
 
 
 def published_spaces(connection: Connection) -> list[tuple[int, int]]:
@@ -250,6 +475,14 @@ def current_generation(connection: Connection, space_id: int) -> int | None:
     )
 
 
+def _middle() -> tuple[ColumnElement[float | None], ColumnElement[float | None]]:
+    """Longitude and latitude of the middle of a parcel's bounding box."""
+    return (
+        ((Parcel.west + Parcel.east) / 2).label("longitude"),
+        ((Parcel.south + Parcel.north) / 2).label("latitude"),
+    )
+
+
 def _joined(statement: Select[*Columns]) -> Select[*Columns]:
     return (
         statement.select_from(Embedding)
@@ -264,3 +497,17 @@ def _joined(statement: Select[*Columns]) -> Select[*Columns]:
             ),
         )
     )
+
+
+def known_ids(connection: Connection, words: Sequence[str], collection: str | None) -> set[str]:
+    """Which words are ids of stored parcels.
+
+    Args:
+        connection: Open connection.
+        words: At most a few hundred.
+        collection: Where the parcels are; None for anywhere.
+    """
+    statement = select(Parcel.parcel_id).where(Parcel.parcel_id.in_(words)).distinct()
+    if collection is not None:
+        statement = statement.join(Collection).where(Collection.name == collection)
+    return set(connection.scalars(statement))

@@ -80,6 +80,18 @@ _STATE_SCHEMA: Final = {
         "collection": {"type": "string"},
         "id": {"type": "string"},
         "observations": {"type": "array", "items": {"type": "object"}},
+        "reliability": {"type": "object"},
+        **{
+            part: {"type": ["object", "null"], "description": description}
+            for part, description in {
+                "trend": "Theil-Sen slope of NDVI over the last reliable observations, per day.",
+                "peak": "The highest NDVI of the last 365 days.",
+                "last_change": "Between the last two reliable observations with a vector.",
+                "gaps": "Days between reliable observations.",
+                "peers": "Where the parcel stands among its crop, and what its look-alikes grow.",
+            }.items()
+        },
+        "notes": {"type": "array", "items": {"type": "string"}},
     },
 }
 
@@ -178,7 +190,7 @@ def state(
     parcel_id: ParcelId,
     interval: DatetimeText = None,
 ) -> JSONResponse:
-    """What each observation measured on this parcel."""
+    """What each observation measured on this parcel, over time and against its kind."""
     where = ParcelFilter(interval=None if interval is None else Interval.parse(interval))
     found = searcher.state(parcel_id, collection=collection, where=where)
     return JSONResponse(found.to_dict())
@@ -193,7 +205,7 @@ def item(
     request: Request, searcher: SearcherDep, collection: CollectionName, parcel_id: ParcelId
 ) -> GeoJSONResponse:
     """One parcel with its attributes, under their fiboa names, and the time it was last seen."""
-    found = searcher.state(parcel_id, collection=collection)
+    found = searcher.state(parcel_id, collection=collection, peers=False)
     base = str(request.base_url).rstrip("/")
     path = f"collections/{quote(collection, safe='')}/items/{quote(parcel_id, safe='')}"
     return GeoJSONResponse(_feature(found, f"{base}/{path}"))
@@ -205,7 +217,7 @@ def _feature(found: ParcelState, address: str) -> dict[str, Any]:
     named = ("collection", "id", "crop:code", "crop:name", "metrics:area")
     times = [seen.acquired_at for seen in found.observations if seen.acquired_at is not None]
     properties = {
-        **found.attributes,
+        **found.parcel.attributes,
         **{name: facts[name] for name in named},
         "datetime": iso(max(times, default=None)),
     }
@@ -214,4 +226,4 @@ def _feature(found: ParcelState, address: str) -> dict[str, Any]:
         {"rel": "similar", "href": f"{address}/similar", "type": GEOJSON},
         {"rel": "state", "href": f"{address}/state", "type": "application/json"},
     ]
-    return {**feature(found.parcel_id, found.geometry, properties), "links": links}
+    return {**feature(found.parcel.parcel_id, found.parcel.geometry, properties), "links": links}

@@ -171,10 +171,10 @@ def test_the_folder_above_an_image_is_its_crop_and_its_footprint_the_geometry(
     reindex(settings, [tmp_path / "images"], options())
     with searching(settings) as searcher:
         state = searcher.state("r1")
-    assert state.crop_name == "Rapeseed"
+    assert state.parcel.crop_name == "Rapeseed"
     # 24 x 24 px of 10 m.
-    assert state.area_m2 == pytest.approx(240 * 240, rel=0.002)
-    assert state.geometry is not None
+    assert state.parcel.area_m2 == pytest.approx(240 * 240, rel=0.002)
+    assert state.parcel.geometry is not None
 
 
 def test_every_vector_is_the_projected_embedding_of_its_own_image(

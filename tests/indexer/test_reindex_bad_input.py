@@ -232,7 +232,7 @@ def test_an_image_without_crs_is_a_parcel_without_a_place(index: Index) -> None:
     report = reindex(index.settings, [index.images], options())
     assert (report.embedded, report.skipped) == (1, [])
     with searching(index.settings) as searcher:
-        assert searcher.state("new").geometry is None
+        assert searcher.state("new").parcel.geometry is None
         assert len(searcher.similar_by_id("new").matches) == 2
 
 

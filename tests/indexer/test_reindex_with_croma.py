@@ -106,7 +106,7 @@ def test_eurosat_chips_are_indexed_with_their_classes(
     for name, path in files.items():
         assert_ndvi(settings, name, ndvi_of_file(path, EUROSAT))
     with searching(settings) as searcher:
-        assert searcher.state("AnnualCrop_1").crop_name == "AnnualCrop"
+        assert searcher.state("AnnualCrop_1").parcel.crop_name == "AnnualCrop"
 
 
 def test_bigearthnet_patches_are_indexed_one_file_a_band(

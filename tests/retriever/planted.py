@@ -30,7 +30,7 @@ from indexer.encoders.weights import Weights
 from indexer.generations.store import build_generation
 from indexer.normalization import Normalization
 from indexer.observation_state import ObservationState
-from indexer.parcels.parcel import Parcel
+from indexer.parcels.parcel import JsonScalar, Parcel
 from indexer.projection import VECTOR_DIMENSIONS, Projection, unit_rows
 from indexer.sensors import PROFILES
 from indexer.settings import Settings
@@ -63,6 +63,8 @@ class Seen:
     valid_fraction: float = 1.0
     indices: dict[str, float] = field(default_factory=lambda: {"NDVI": 0.7, "NDMI": 0.3})
     """Median of each spectral index."""
+    attributes: dict[str, JsonScalar] = field(default_factory=dict)
+    """Of the parcel."""
 
     @property
     def scene(self) -> str:
@@ -219,6 +221,7 @@ def _parcel(seen: Seen) -> Parcel:
         area_m2=seen.area_m2,
         crop_code=seen.crop_code,
         crop_name=seen.crop_name,
+        attributes=seen.attributes,
     )
 
 

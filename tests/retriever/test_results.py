@@ -18,6 +18,7 @@ MATCH = Match(
     scene="scene-a",
     valid_fraction=0.987654,
     reliable=True,
+    medians={"NDVI": 0.712345},
     geometry=box(2, 49, 2.01, 49.01),
 )
 BARE = replace(
@@ -51,6 +52,7 @@ def test_a_match_in_json_has_fiboa_names_and_no_geometry() -> None:
         "scene": "scene-a",
         "valid_fraction": 0.9877,
         "reliable": True,
+        "medians": {"NDVI": 0.7123},
     }
 
 

@@ -1,5 +1,5 @@
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +130,7 @@ def test_a_match_says_what_was_seen_when_and_where(orchard: ParcelSearcher) -> N
         "scene": "scene-2023-05-29",
         "valid_fraction": 1.0,
         "reliable": True,
+        "medians": {"NDVI": 0.7, "NDMI": 0.3},
     }
     assert match.geometry is not None
     assert match.geometry.bounds == (2.0, 49.0, 2.01, 49.01)
@@ -608,15 +609,17 @@ def test_a_question_that_a_publication_overtakes_is_answered_from_one_moment(
 ) -> None:
     before = [Seen("a", at_cosine(1)), Seen("b", at_cosine(0.5)), Seen("c", at_cosine(0.4))]
     plant(empty, before)
-    original = statements.rows_of_parcel
+    original = statements.rows_of_parcels
 
-    def overtaken(connection: Connection, space_id: int, parcel_row: int) -> statements.IntArray:
+    def overtaken(
+        connection: Connection, space_id: int, parcels: Sequence[int]
+    ) -> statements.IntArray:
         monkeypatch.undo()
         plant(empty, [replace(seen, vector=at_cosine(0.3)) for seen in before])
-        return original(connection, space_id, parcel_row)
+        return original(connection, space_id, parcels)
 
     with searching(empty) as searcher:
-        monkeypatch.setattr(statements, "rows_of_parcel", overtaken)
+        monkeypatch.setattr(statements, "rows_of_parcels", overtaken)
         matches = searcher.similar_by_id("a")
         assert matches.generation == 1
         assert scores(matches) == pytest.approx([0.5, 0.4], abs=1e-6)
@@ -654,7 +657,11 @@ def test_a_reindex_that_dies_before_publication_changes_no_answer(
         monkeypatch.setattr("indexer.reindex.build_generation", die)
         with pytest.raises(KeyboardInterrupt):
             reindex(chosen, [folder], options)
-        assert searcher.similar_by_id("a") == before
+        meanwhile = searcher.similar_by_id("a")
+        assert (ids(meanwhile), scores(meanwhile)) == (ids(before), scores(before))
+        # The catalog knows the new pixels of b already, the vector that matched does not.
+        told = {match.parcel_id: match.medians for match in meanwhile.matches}
+        assert told == {match.parcel_id: match.medians for match in before.matches} | {"b": {}}
         assert set(ids(searcher.similar_by_id("b"))) == {"a", "c"}
         monkeypatch.undo()
         report = reindex(chosen, [folder], options)
@@ -698,6 +705,6 @@ def test_a_damaged_index_is_refused_by_name(tmp_path: Path, how: str) -> None:
             with pytest.raises(StorageError, match=str(file)) as caught:
                 ask()
             assert caught.value.kind == "generation-corrupt"
-        assert searcher.state("a").parcel_id == "a"
+        assert searcher.state("a").parcel.parcel_id == "a"
         file.write_bytes(content)
         assert ids(searcher.similar_by_id("a")) == ["b"]

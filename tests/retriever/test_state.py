@@ -108,9 +108,9 @@ def test_a_state_belongs_to_one_collection(searcher: ParcelSearcher) -> None:
     with pytest.raises(InvalidInputError, match="several collections"):
         searcher.state("a")
     other = searcher.state("a", collection="other")
-    assert other.geometry is None
-    assert other.area_m2 is None
-    assert searcher.state("b").collection == "demo"
+    assert other.parcel.geometry is None
+    assert other.parcel.area_m2 is None
+    assert searcher.state("b").parcel.collection == "demo"
 
 
 def test_each_index_comes_with_its_formula(searcher: ParcelSearcher) -> None:

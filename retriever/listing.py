@@ -1,0 +1,87 @@
+"""Stored parcels that fit a description, page by page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from retriever.results import iso
+from retriever.state import ParcelFacts
+from retriever.statements import AnyRow
+
+MOST_COUNTED = 1000
+"""Beyond this many, parcels are not counted."""
+
+
+@dataclass(frozen=True)
+class ListedParcel:
+    """One parcel that fits."""
+
+    row: int
+    """Its place in the order of the pages."""
+    parcel: ParcelFacts
+    longitude: float | None
+    """Of the middle of its bounding box, in degrees, as is the latitude."""
+    latitude: float | None
+    observations: int
+    latest: datetime | None
+    """When it was last observed, reliably or not."""
+
+    @classmethod
+    def from_row(cls, row: AnyRow) -> "ListedParcel":
+        """From a row of the parcels with what was observed of it."""
+        return cls(
+            row=row.id,
+            parcel=ParcelFacts.from_row(row),
+            longitude=row.longitude,
+            latitude=row.latitude,
+            observations=row.observations,
+            latest=row.latest,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            **self.parcel.to_dict(),
+            "attributes": self.parcel.attributes,
+            "longitude": None if self.longitude is None else round(self.longitude, 6),
+            "latitude": None if self.latitude is None else round(self.latitude, 6),
+            "observations": self.observations,
+            "datetime": iso(self.latest),
+        }
+
+
+@dataclass(frozen=True)
+class ParcelList:
+    """One page of the parcels that fit."""
+
+    query: dict[str, Any]
+    parcels: tuple[ListedParcel, ...]
+    matched: int
+    """How many fit, over all pages; at most ``MOST_COUNTED``."""
+    more: bool
+    """Whether there is another page."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether ``matched`` is all of them."""
+        return self.matched < MOST_COUNTED
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "query": self.query,
+            "matched": self.matched,
+            "matched_is_exact": self.counted,
+            "parcels": [listed.to_dict() for listed in self.parcels],
+        }
+
+
+def page_of(query: dict[str, Any], rows: Sequence[AnyRow], limit: int, matched: int) -> ParcelList:
+    """A page from its rows, one more than the page may hold."""
+    return ParcelList(
+        query=query,
+        parcels=tuple(map(ListedParcel.from_row, rows[:limit])),
+        matched=matched,
+        more=len(rows) > limit,
+    )

@@ -1,0 +1,359 @@
+"""A parcel against its kind: how it stands among its crop, and what its look-alikes grow.
+
+Peers were observed within ``COMPARABLE`` of the parcel's own observation and, where the parcel has
+a place, lie within ``REGION_KM``: weather and calendar are another elsewhere. Two groups are drawn
+from them. Look-alikes are the parcels with the most similar vectors; since a vector also tells how
+green a parcel is, they pull a percentile towards the middle. Neighbors are the parcels nearest on
+the ground, whatever they look like; among them a parcel that has fallen behind stands out.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from retriever import statements
+from retriever.published import OpenGeneration
+from retriever.queries import Bbox
+from retriever.results import iso
+
+FloatArray = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+COMPARABLE = timedelta(days=15)
+"""How far apart two observations may be and still show the same stage of a season."""
+
+REGION_KM = 50.0
+"""How far away a peer may lie."""
+
+MOST_PEERS = 50
+
+MIN_PEERS = 5
+"""Fewest peers that a percentile or a share is told of."""
+
+LOOK_ALIKES = 10
+"""Look-alikes whose crops are counted."""
+
+STANDING_INDICES = ("NDVI", "NDMI")
+
+_EARTH_RADIUS_KM = 6371.0
+_KM_PER_DEGREE = math.pi * _EARTH_RADIUS_KM / 180
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The observation of a parcel that is held against its kind."""
+
+    parcel_row: int
+    vector: FloatArray
+    acquired_at: datetime
+    scene: str
+    medians: dict[str, float]
+    crop_code: str | None
+    crop_name: str | None
+    place: tuple[float, float] | None
+    """Longitude and latitude in degrees of the middle of the parcel's bounding box."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one value stands among those of the peers."""
+
+    value: float
+    percentile: float
+    """Share of the peers below it, and half of those equal to it, 0 to 100."""
+    median: float
+    """Of the peers, as are the next two."""
+    p10: float
+    p90: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "value": round(self.value, 4),
+            "percentile": round(self.percentile, 1),
+            "median": round(self.median, 4),
+            "p10": round(self.p10, 4),
+            "p90": round(self.p90, 4),
+        }
+
+
+@dataclass(frozen=True)
+class PeerGroup:
+    """Parcels of the same crop, and how the parcel stands among them."""
+
+    parcels: frozenset[tuple[str, str]]
+    """Collection and id of each."""
+    standings: dict[str, Standing]
+    """By spectral index; empty where there are too few peers."""
+    start: datetime | None
+    """When the first of them was observed."""
+    end: datetime | None
+    farthest_km: float | None
+    lowest_score: float | None
+    """Cosine similarity of the least similar of them; None for neighbors."""
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few for a percentile."""
+        return len(self.parcels) < MIN_PEERS
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "n": len(self.parcels),
+            "too_few": self.too_few,
+            "start": iso(self.start),
+            "end": iso(self.end),
+            "farthest_km": None if self.farthest_km is None else round(self.farthest_km, 2),
+            "lowest_score": None if self.lowest_score is None else round(self.lowest_score, 4),
+            "indices": {name: standing.to_dict() for name, standing in self.standings.items()},
+        }
+
+
+@dataclass(frozen=True)
+class CropVote:
+    """What the look-alikes of a parcel grow, whatever is declared of it."""
+
+    declared_code: str | None
+    declared_name: str | None
+    suggested_code: str | None
+    suggested_name: str | None
+    share: float | None
+    """Share of the look-alikes with a declared crop that declare this one; None if too few."""
+    n: int
+    """Look-alikes with a declared crop."""
+    agrees: bool | None
+    """Whether it is what the parcel declares; None where either is missing."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "declared": {"crop:code": self.declared_code, "crop:name": self.declared_name},
+            "suggested": {"crop:code": self.suggested_code, "crop:name": self.suggested_name},
+            "share": None if self.share is None else round(self.share, 4),
+            "n": self.n,
+            "too_few": self.share is None,
+            "agrees": self.agrees,
+        }
+
+
+@dataclass(frozen=True)
+class Peers:
+    """A parcel against its kind."""
+
+    acquired_at: datetime
+    """When the parcel was observed."""
+    scene: str
+    similar: PeerGroup | None
+    """Its look-alikes; None where its crop is not declared."""
+    nearby: PeerGroup | None
+    """Its neighbors; None where its crop or its place is not known."""
+    crop: CropVote
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "datetime": iso(self.acquired_at),
+            "scene": self.scene,
+            "within_days": COMPARABLE.days,
+            "within_km": REGION_KM,
+            "similar": None if self.similar is None else self.similar.to_dict(),
+            "nearby": None if self.nearby is None else self.nearby.to_dict(),
+            "crop": self.crop.to_dict(),
+        }
+
+
+def peers_of(connection: Connection, generation: OpenGeneration, anchor: Anchor) -> Peers:
+    """Hold a parcel's observation against its kind."""
+    similar = nearby = None
+    if anchor.crop_code or anchor.crop_name:
+        kind = _Candidates.of(connection, generation, anchor, same_crop=True)
+        scores = kind.most_similar(generation, anchor.vector, MOST_PEERS)
+        similar = _group(connection, anchor, list(scores), scores)
+        if anchor.place is not None:
+            nearby = _group(connection, anchor, kind.nearest(anchor.place, MOST_PEERS), None)
+    anything = _Candidates.of(connection, generation, anchor, same_crop=False)
+    found = anything.most_similar(generation, anchor.vector, LOOK_ALIKES)
+    described = statements.describe_rows(connection, list(found))
+    vote = _vote(anchor, [described[row] for row in found if row in described])
+    return Peers(anchor.acquired_at, anchor.scene, similar, nearby, vote)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Comparable observations of other parcels, one a parcel: the one nearest in time."""
+
+    rows: IntArray
+    """Embedding ids, shape ``(n,)``."""
+    places: Float64Array
+    """Longitude and latitude in degrees, shape ``(n, 2)``; NaN without a place."""
+
+    @classmethod
+    def of(
+        cls, connection: Connection, generation: OpenGeneration, anchor: Anchor, *, same_crop: bool
+    ) -> "_Candidates":
+        found = statements.comparable_rows(
+            connection,
+            generation.space_id,
+            besides=anchor.parcel_row,
+            start=anchor.acquired_at - COMPARABLE,
+            end=anchor.acquired_at + COMPARABLE,
+            bbox=None if anchor.place is None else _around(anchor.place),
+            crop=(anchor.crop_code, anchor.crop_name) if same_crop else None,
+        )
+        nearest: dict[int, statements.AnyRow] = {}
+        for row in found:
+            held = nearest.get(row.parcel_row)
+            if held is None or _apart(row, anchor) < _apart(held, anchor):
+                nearest[row.parcel_row] = row
+        candidates = cls(
+            rows=np.array([row.row for row in nearest.values()], dtype=np.int64),
+            places=np.array(
+                [(row.longitude, row.latitude) for row in nearest.values()], dtype=np.float64
+            ).reshape(-1, 2),
+        )
+        return candidates if anchor.place is None else candidates._within(anchor.place)
+
+    def _within(self, place: tuple[float, float]) -> "_Candidates":
+        near = distances_km(place, self.places) <= REGION_KM
+        return _Candidates(self.rows[near], self.places[near])
+
+    def most_similar(
+        self, generation: OpenGeneration, vector: FloatArray, k: int
+    ) -> dict[int, float]:
+        """Scores by embedding id, closest first."""
+        if self.rows.size == 0:
+            return {}
+        scores, ids = generation.index.search(vector, k, allowed=np.sort(self.rows))
+        return dict(zip(ids.tolist(), scores.tolist(), strict=True))
+
+    def nearest(self, place: tuple[float, float], k: int) -> list[int]:
+        """Embedding ids, nearest on the ground first."""
+        order = np.argsort(distances_km(place, self.places), kind="stable")[:k]
+        return [int(row) for row in self.rows[order]]
+
+
+def _apart(row: statements.AnyRow, anchor: Anchor) -> timedelta:
+    apart: timedelta = abs(row.acquired_at - anchor.acquired_at)
+    return apart
+
+
+def _group(
+    connection: Connection,
+    anchor: Anchor,
+    rows: Sequence[int],
+    scores: Mapping[int, float] | None,
+) -> PeerGroup:
+    described = statements.describe_rows(connection, rows)
+    members = list(described.values())
+    times = [row.acquired_at for row in members]
+    standings: dict[str, Standing] = {}
+    for index in STANDING_INDICES:
+        values = [row.indices[index]["median"] for row in members if index in row.indices]
+        if index in anchor.medians and len(values) >= MIN_PEERS:
+            standings[index] = standing_of(anchor.medians[index], values)
+    farthest = None
+    if anchor.place is not None and members:
+        places = np.array([(row.longitude, row.latitude) for row in members], dtype=np.float64)
+        farthest = float(distances_km(anchor.place, places).max())
+    return PeerGroup(
+        parcels=frozenset((row.collection, row.parcel_id) for row in members),
+        standings=standings,
+        start=min(times, default=None),
+        end=max(times, default=None),
+        farthest_km=farthest,
+        lowest_score=min((scores[row.row] for row in members), default=None) if scores else None,
+    )
+
+
+def standing_of(value: float, others: Sequence[float]) -> Standing:
+    """Where a value stands among others.
+
+    Args:
+        value: The parcel's.
+        others: The peers', at least one.
+    """
+    values = np.asarray(others, dtype=np.float64)
+    below = np.count_nonzero(values < value) + 0.5 * np.count_nonzero(values == value)
+    p10, median, p90 = np.quantile(values, (0.1, 0.5, 0.9))
+    return Standing(value, 100 * below / len(values), float(median), float(p10), float(p90))
+
+
+def _vote(anchor: Anchor, look_alikes: Sequence[statements.AnyRow]) -> CropVote:
+    """The crop that most look-alikes declare; of two equals, the one whose parcel is closer."""
+    declaring = [row for row in look_alikes if row.crop_code or row.crop_name]
+    if len(declaring) < MIN_PEERS:
+        return CropVote(
+            anchor.crop_code, anchor.crop_name, None, None, None, len(declaring), agrees=None
+        )
+    votes = Counter(_crop_key(row.crop_code, row.crop_name) for row in declaring)
+    ((winner, count),) = votes.most_common(1)
+    first = next(row for row in declaring if _crop_key(row.crop_code, row.crop_name) == winner)
+    agrees = None
+    if anchor.crop_code or anchor.crop_name:
+        agrees = _same_crop(anchor, first)
+    return CropVote(
+        anchor.crop_code,
+        anchor.crop_name,
+        first.crop_code,
+        first.crop_name,
+        count / len(declaring),
+        len(declaring),
+        agrees,
+    )
+
+
+def _crop_key(code: str | None, name: str | None) -> str:
+    return (code or name or "").casefold()
+
+
+def _same_crop(anchor: Anchor, row: statements.AnyRow) -> bool:
+    """By code where both have one, else by name."""
+    if anchor.crop_code and row.crop_code:
+        return str(anchor.crop_code).casefold() == str(row.crop_code).casefold()
+    return (anchor.crop_name or "").casefold() == (row.crop_name or "").casefold()
+
+
+def distances_km(place: tuple[float, float], places: Float64Array) -> Float64Array:
+    """Great-circle distances on a sphere of the mean Earth radius (haversine formula).
+
+    Args:
+        place: Longitude and latitude in degrees.
+        places: The same, shape ``(n, 2)``.
+
+    Returns:
+        Kilometers, shape ``(n,)``; NaN where a place is.
+    """
+    longitudes, latitudes = np.radians(places).T
+    longitude, latitude = np.radians(place)
+    half = (
+        np.sin((latitudes - latitude) / 2) ** 2
+        + np.cos(latitude) * np.cos(latitudes) * np.sin((longitudes - longitude) / 2) ** 2
+    )
+    distances: Float64Array = 2 * _EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1)))
+    return distances
+
+
+def _around(place: tuple[float, float]) -> Bbox:
+    """A rectangle that holds every place within ``REGION_KM``."""
+    longitude, latitude = place
+    up = REGION_KM / _KM_PER_DEGREE
+    south, north = max(latitude - up, -90.0), min(latitude + up, 90.0)
+    widest = max(abs(south), abs(north))
+    if widest > 89:
+        return Bbox(-180.0, south, 180.0, north)
+    aside = up / math.cos(math.radians(widest))
+    # Beyond the antimeridian west comes out above east, as GeoJSON writes it.
+    return Bbox(_wrapped(longitude - aside), south, _wrapped(longitude + aside), north)
+
+
+def _wrapped(longitude: float) -> float:
+    return (longitude + 180) % 360 - 180
