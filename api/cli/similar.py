@@ -1,7 +1,7 @@
 """``parcelle similar``: which parcels look like this one?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,14 @@ def similar(
     image: Annotated[
         Path | None,
         typer.Option("--image", help="Ask with an image instead: a chip, or a folder of bands."),
+    ] = None,
+    like: Annotated[
+        list[str] | None,
+        typer.Option("--like", help="Id of another parcel to look like; may be repeated."),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option("--unlike", help="Id of a parcel not to look like; may be repeated."),
     ] = None,
     collection: options.InCollection = None,
     k: Annotated[int, typer.Option("-k", help="Matches wanted, 1 to 1000.")] = 10,
@@ -49,6 +57,8 @@ def similar(
 
       parcelle similar demo-012 -k 5 --crop "winter wheat" --datetime 2023-05
 
+      parcelle similar demo-012 --like demo-036 --unlike demo-072
+
       parcelle similar --image chip.tif --bands l2a --format geojson
     """
     from retriever.search import ParcelSearcher
@@ -56,6 +66,10 @@ def similar(
     if (parcel_id is None) == (image is None):
         raise InvalidInputError(
             "Name one parcel id, or one image with --image FILE.", kind="invalid-option"
+        )
+    if image is not None and (like or unlike):
+        raise InvalidInputError(
+            "--like and --unlike go with a parcel id, not with --image.", kind="invalid-option"
         )
     where = filter_from(crop, bbox, datetime, within)
     chip = None if image is None else read_query_image(image, bands, baseline)
@@ -65,8 +79,13 @@ def similar(
                 chip, collection=collection, k=k, where=where, observations=observations
             )
         else:
-            matches = searcher.similar_by_id(
-                str(parcel_id), collection=collection, k=k, where=where, observations=observations
+            matches = searcher.similar_by_examples(
+                [str(parcel_id), *(like or ())],
+                unlike or (),
+                collection=collection,
+                k=k,
+                where=where,
+                observations=observations,
             )
     show(matches, output)
 
@@ -102,6 +121,16 @@ def read_query_image(image: Path, bands: str | None, baseline: str | None) -> "C
     )
 
 
+def _examples(query: dict[str, Any]) -> str:
+    """The parcels that ask beside the first."""
+    parts = (("", query.get("like", [])[1:]), (" but unlike ", query.get("unlike", [])))
+    return "".join(
+        f"{word or ' and '}{', '.join(one['id'] for one in others)}"
+        for word, others in parts
+        if others
+    )
+
+
 def show(matches: "Matches", output: options.Format) -> None:
     """Write matches in the chosen form."""
     if output is options.Format.json:
@@ -111,7 +140,8 @@ def show(matches: "Matches", output: options.Format) -> None:
         say_json(matches.to_geojson())
         return
     query = matches.query
-    asked = query.get("id") or query.get("image")
+    asked = str(query.get("id") or query.get("image"))
+    asked += _examples(query)
     seen = f", seen {query['datetime'][:10]}" if query.get("datetime") else ""
     say(
         f"Parcels like {asked}{seen} (generation {matches.generation}, "

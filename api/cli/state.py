@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.cli import options
-from api.cli.console import say, say_json, say_table
+from api.cli.console import say, say_json, say_table, tell_notes
 from api.cli.similar import filter_from
 from indexer.settings import Settings
 
@@ -24,7 +24,11 @@ def state(
         options.StateFormat, typer.Option("--format", help="How the state is written.")
     ] = options.StateFormat.text,
 ) -> None:
-    """Show what each observation measured on a parcel: valid pixels, spectral indices, reliability.
+    """Show how a parcel is doing: each observation, the trend, and how it stands among its kind.
+
+    Unreliable observations, which clouds hide or where too few pixels lie inside, are listed and
+    count for nothing else. Look-alikes and neighbors are parcels of the same crop, observed within
+    15 days and 50 km.
 
     For example:
 
@@ -43,9 +47,12 @@ def state(
 
 def show(found: "ParcelState") -> None:
     """Write a state as text."""
-    crop = found.crop_name or found.crop_code or "crop unknown"
-    area = "area unknown" if found.area_m2 is None else f"{found.area_m2 / 10_000:.2f} ha"
-    say(f"Parcel {found.parcel_id} of {found.collection}: {crop}, {area}.")
+    from retriever.tools.state import summary_lines
+
+    parcel = found.parcel
+    crop = parcel.crop_name or parcel.crop_code or "crop unknown"
+    area = "area unknown" if parcel.area_m2 is None else f"{parcel.area_m2 / 10_000:.2f} ha"
+    say(f"Parcel {parcel.parcel_id} of {parcel.collection}: {crop}, {area}.")
     say("Medians over the valid pixels, weighted by how much of each lies inside; unitless.")
     say_table(
         ("seen", "valid", "cloud", "reliable", *_SHOWN, "scene"),
@@ -65,3 +72,6 @@ def show(found: "ParcelState") -> None:
         ],
         right={"valid", "cloud", *_SHOWN},
     )
+    for line in summary_lines(found, detailed=False):
+        say(line)
+    tell_notes(found.notes)

@@ -76,6 +76,20 @@ def test_similar_wants_a_parcel_or_an_image_and_not_both(in_demo: Parcelle, home
     assert in_demo("similar", PARCEL, "--image", home).exit_code == 2
 
 
+def test_similar_takes_examples_of_what_is_and_what_is_not_wanted(in_demo: Parcelle) -> None:
+    options = ("similar", PARCEL, "--like", "demo-001", "--unlike", "demo-002", "-k", "3")
+    answer = in_demo(*options, "--format", "json").json
+    assert [one["id"] for one in answer["query"]["like"]] == [PARCEL, "demo-001"]
+    assert [one["id"] for one in answer["query"]["unlike"]] == ["demo-002"]
+    assert (
+        f"Parcels like {PARCEL} and demo-001 but unlike demo-002, seen" in in_demo(*options).stdout
+    )
+    for examples in (("--like", PARCEL), ("--unlike", PARCEL)):
+        ran = in_demo("similar", "--image", "/nowhere/chip.tif", *examples)
+        assert ran.exit_code == 2
+        assert "--like and --unlike go with a parcel id" in ran.stderr
+
+
 def test_image_that_is_not_there_is_named(in_demo: Parcelle) -> None:
     ran = in_demo("similar", "--image", "/nowhere/chip.tif")
     assert ran.exit_code == 1
@@ -98,6 +112,17 @@ def test_state_text_shows_crop_area_and_medians(in_demo: Parcelle) -> None:
     assert state["crop:name"] in text
     assert f"{state['metrics:area'] / 10_000:.2f} ha" in text
     assert f"{state['observations'][0]['indices']['NDVI']['median']:.3f}" in text
+
+
+def test_state_text_tells_the_same_numbers_over_time_as_json(in_demo: Parcelle) -> None:
+    ran = in_demo("state", PARCEL)
+    state = in_demo("state", PARCEL, "--format", "json").json
+    assert f"Peak: NDVI {state['peak']['median']:.2f} on {state['peak']['datetime'][:10]}." in (
+        ran.stdout
+    )
+    assert f"longest gap {state['gaps']['longest_days']:.0f}" in ran.stdout
+    assert state["space"]["weights"] == "untrained"
+    assert "Note: The encoder's weights are untrained" in ran.stderr
 
 
 def test_state_of_an_interval_without_observations_says_so(in_demo: Parcelle) -> None:
