@@ -9,9 +9,13 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import OperationalError
+from starlette.requests import Request
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from api.dependencies import LazySearcher
+from api.dependencies import LazySearcher, require_key
 from api.errors import Problem, add_error_handlers
+from api.mcp_server import create_mcp_server, http_sessions
 from api.routers import health, landing, parcels
 from api.settings import ApiSettings
 from indexer.errors import StorageError
@@ -55,7 +59,17 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     add_error_handlers(app)
     for router in (landing.router, health.router, parcels.router):
         app.include_router(router)
+    # A mounted application would answer at /mcp/ only. Stateless, it has nothing to GET or DELETE.
+    app.router.routes.append(Route("/mcp", _McpEndpoint(), methods=["POST"], name="mcp"))
     return app
+
+
+class _McpEndpoint:
+    """The MCP server of the running service, behind the service's keys."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await require_key(Request(scope))
+        await scope["app"].state.mcp_sessions.handle_request(scope, receive, send)
 
 
 @asynccontextmanager
@@ -66,5 +80,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await run_in_threadpool(searcher.get)
     except (StorageError, OperationalError) as error:
         _log.warning("Serving without an index until there is one: %s", error)
-    yield
+    settings: ApiSettings = app.state.settings
+    # They run once, and an application may be started again.
+    sessions = http_sessions(create_mcp_server(searcher.get), keys=bool(settings.api_keys))
+    app.state.mcp_sessions = sessions
+    async with sessions.run():
+        yield
     searcher.close()

@@ -12,6 +12,7 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 
 from api.errors import RequestError
 from api.settings import ApiSettings
+from indexer.settings import Settings
 from retriever.search import ParcelSearcher
 
 _BEARER = HTTPBearer(auto_error=False, description="One of the service's keys.")
@@ -26,7 +27,7 @@ class LazySearcher:
     So a service may be started before its database, and answers once that is there.
     """
 
-    def __init__(self, settings: ApiSettings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._searcher: ParcelSearcher | None = None
         self._opening = threading.Lock()
@@ -79,6 +80,15 @@ async def _require_key(
             detail="Send a key of the service, as Authorization: Bearer KEY or X-API-Key: KEY.",
             headers={"WWW-Authenticate": "Bearer"},
         )
+
+
+async def require_key(request: Request) -> None:
+    """Let a request pass as ``KeyDep`` does, where no route reads the headers.
+
+    Raises:
+        RequestError: If keys are set and the request carries none of them.
+    """
+    await _require_key(request, await _BEARER(request), await _HEADER(request))
 
 
 async def _refuse_unknown_parameters(request: Request) -> None:

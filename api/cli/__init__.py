@@ -14,6 +14,7 @@ from api.cli import (
     embed,
     export,
     generations,
+    mcp,
     reindex,
     serve,
     similar,
@@ -40,6 +41,7 @@ app.command("reindex")(reindex.reindex)
 app.command("similar")(similar.similar)
 app.command("state")(state.state)
 app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
 app.add_typer(generations.app, name="generations")

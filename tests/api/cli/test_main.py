@@ -17,6 +17,7 @@ COMMANDS = (
     ("similar",),
     ("state",),
     ("serve",),
+    ("mcp",),
     ("embed",),
     ("export",),
     ("check",),
