@@ -20,10 +20,16 @@ assert len(searcher.state("a").observations) == 1
 assert len(searcher.generations()) == 1
 assert not {"torch", "torchgeo", "langchain_core"} & set(sys.modules)
 
+from retriever.tools import TOOLS
+
+assert not {"langchain_core", "mcp"} & set(sys.modules)
+
 from retriever.toolkit import ParcelToolkit
 
 for tool in ParcelToolkit(searcher).get_tools():
-    assert tool.invoke({"parcel_id": "a"})
+    compared = {"parcel_ids": ["a", "b"]}
+    asked = {"search_parcels": {}, "compare_parcels": compared}.get(tool.name, {"parcel_id": "a"})
+    assert tool.invoke(asked)
 assert not {"torch", "torchgeo"} & set(sys.modules)
 searcher.close()
 """

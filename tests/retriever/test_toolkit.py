@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 from langchain_core.tools import BaseTool, BaseToolkit
 
@@ -13,10 +14,16 @@ def test_a_toolkit_offers_one_tool_for_each_question(tmp_path: Path) -> None:
         toolkit = ParcelToolkit(searcher)
         assert isinstance(toolkit, BaseToolkit)
         tools = toolkit.get_tools()
-        assert [tool.name for tool in tools] == ["find_similar_parcels", "get_parcel_state"]
+        asked: dict[str, dict[str, Any]] = {
+            "search_parcels": {},
+            "get_parcel_state": {"parcel_id": "b"},
+            "find_similar_parcels": {"parcel_id": "a"},
+            "compare_parcels": {"parcel_ids": ["a", "b"]},
+        }
+        assert [tool.name for tool in tools] == list(asked)
         for tool in tools:
             assert isinstance(tool, BaseTool)
-            assert '"b"' in tool.invoke({"parcel_id": "b" if "state" in tool.name else "a"})
+            assert '"b"' in tool.invoke(asked[tool.name])
 
 
 def test_nothing_of_the_searcher_is_written_out_with_the_toolkit(tmp_path: Path) -> None:
