@@ -79,10 +79,7 @@ def describe_space(recipe: dict[str, Any], digest: str | None) -> dict[str, Any]
     }
 
 
-UNTRAINED_NOTE = (
-    "The encoder's weights are untrained (random): scores compare pixels through a random "
-    "network and have no agronomic meaning."
-)
+UNTRAINED_NOTE = "The encoder's weights are untrained (random): scores have no agronomic meaning."
 """Said in every answer that rests on untrained weights."""
 
 

@@ -100,19 +100,15 @@ def comparable_observations(
         each other; without such a date, the latest of each. None for a parcel without any.
     """
     reliable = [dated(observations) for observations in series]
-    seen = [pairs for pairs in reliable if pairs]
-    moments = sorted({when for pairs in seen for when, _ in pairs}, reverse=True)
-    for moment in moments:
-        nearest = [min(pairs, key=lambda pair: abs(pair[0] - moment)) for pairs in seen]
-        if _spread([when for when, _ in nearest]) <= COMPARABLE:
-            chosen = iter([observation for _, observation in nearest])
-            return [next(chosen) if pairs else None for pairs in reliable]
+    moments = sorted({when for pairs in reliable for when, _ in pairs}, reverse=True)
+    for latest in moments:
+        within = [
+            [seen for when, seen in pairs if timedelta() <= latest - when <= COMPARABLE]
+            for pairs in reliable
+        ]
+        if all(some or not pairs for some, pairs in zip(within, reliable, strict=True)):
+            return [some[-1] if some else None for some in within]
     return [pairs[-1][1] if pairs else None for pairs in reliable]
-
-
-def _spread(times: Sequence[Any]) -> timedelta:
-    spread: timedelta = max(times) - min(times)
-    return spread
 
 
 def pairwise_scores(

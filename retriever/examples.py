@@ -1,5 +1,6 @@
 """Parcels as examples: more like these, less like those."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,6 +72,24 @@ class Example:
 def vector_from(stored: bytes) -> FloatArray:
     """A vector as the catalog holds it, shape ``(d,)``."""
     return np.frombuffer(stored, dtype="<f4").astype(np.float32)
+
+
+def check_examples(like: Sequence[str], unlike: Sequence[str]) -> None:
+    """Let ids pass of which at least one is wanted, and none stands twice.
+
+    Raises:
+        InvalidInputError: Else (``invalid-examples``).
+    """
+    if not like:
+        raise InvalidInputError(
+            "Name at least one parcel that matches should be like.", kind="invalid-examples"
+        )
+    twice = [one for one, times in Counter([*like, *unlike]).items() if times > 1]
+    if twice:
+        raise InvalidInputError(
+            f"Parcel {quoted(twice[0])} stands twice among the examples; name it once.",
+            kind="invalid-examples",
+        )
 
 
 def check_one_space(parcels: Sequence[statements.AnyRow]) -> None:

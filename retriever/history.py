@@ -151,7 +151,9 @@ class Gaps:
 def reliability_of(observations: Sequence[ObservedState]) -> Reliability:
     """How well a parcel was seen."""
     times = [seen.acquired_at for seen in observations if seen.acquired_at is not None]
-    reliable = [when for when, _ in dated(observations)]
+    reliable = [
+        seen.acquired_at for seen in observations if seen.reliable and seen.acquired_at is not None
+    ]
     return Reliability(
         observations=len(observations),
         reliable=sum(seen.reliable for seen in observations),
@@ -208,7 +210,7 @@ def last_change_of(
         observations: Of one parcel.
         vectors: Unit vectors of its observations in one space, shape ``(d,)``, by scene.
     """
-    embedded = [(when, seen) for when, seen in dated(observations) if seen.scene in vectors][-2:]
+    embedded = dated([seen for seen in observations if seen.scene in vectors])[-2:]
     if len(embedded) < 2:
         return None
     (start, before), (end, after) = embedded

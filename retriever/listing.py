@@ -58,14 +58,11 @@ class ParcelList:
     query: dict[str, Any]
     parcels: tuple[ListedParcel, ...]
     matched: int
-    """How many fit, over all pages; at most ``MOST_COUNTED``."""
+    """How many fit, over all pages; at most ``MOST_COUNTED``, which ``counted`` tells."""
+    counted: bool
+    """Whether ``matched`` is all of them."""
     more: bool
     """Whether there is another page."""
-
-    @property
-    def counted(self) -> bool:
-        """Whether ``matched`` is all of them."""
-        return self.matched < MOST_COUNTED
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -78,10 +75,11 @@ class ParcelList:
 
 
 def page_of(query: dict[str, Any], rows: Sequence[AnyRow], limit: int, matched: int) -> ParcelList:
-    """A page from its rows, one more than the page may hold."""
+    """A page from its rows, one more than the page may hold, and a count that may go on."""
     return ParcelList(
         query=query,
         parcels=tuple(map(ListedParcel.from_row, rows[:limit])),
-        matched=matched,
+        matched=min(matched, MOST_COUNTED),
+        counted=matched <= MOST_COUNTED,
         more=len(rows) > limit,
     )

@@ -1,10 +1,11 @@
 """A parcel against its kind: how it stands among its crop, and what its look-alikes grow.
 
 Peers were observed within ``COMPARABLE`` of the parcel's own observation and, where the parcel has
-a place, lie within ``REGION_KM``: weather and calendar are another elsewhere. Two groups are drawn
-from them. Look-alikes are the parcels with the most similar vectors; since a vector also tells how
-green a parcel is, they pull a percentile towards the middle. Neighbors are the parcels nearest on
-the ground, whatever they look like; among them a parcel that has fallen behind stands out.
+a place, lie in its region (``REGIONS_KM``): weather and calendar are another elsewhere. Two groups
+are drawn from them. Look-alikes are the parcels with the most similar vectors; since a vector also
+tells how green a parcel is, they pull a percentile towards the middle. Neighbors are the parcels
+nearest on the ground, whatever they look like; among them a parcel that has fallen behind stands
+out.
 """
 
 import math
@@ -22,6 +23,7 @@ from retriever import statements
 from retriever.published import OpenGeneration
 from retriever.queries import Bbox
 from retriever.results import iso
+from retriever.statements import DeclaredCrop
 
 FloatArray = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
@@ -30,8 +32,11 @@ IntArray = npt.NDArray[np.int64]
 COMPARABLE = timedelta(days=15)
 """How far apart two observations may be and still show the same stage of a season."""
 
-REGION_KM = 50.0
-"""How far away a peer may lie."""
+REGIONS_KM = (5.0, 15.0, 50.0)
+"""How far away a peer may lie: the first of these that holds enough candidates, else the last."""
+
+ENOUGH_CANDIDATES = 200
+"""Parcels to choose peers from. In dense farmland they are near, which is better and faster."""
 
 MOST_PEERS = 50
 
@@ -40,6 +45,9 @@ MIN_PEERS = 5
 
 LOOK_ALIKES = 10
 """Look-alikes whose crops are counted."""
+
+MAJORITY = 0.5
+"""Share of the look-alikes beyond which they contradict what a parcel declares."""
 
 STANDING_INDICES = ("NDVI", "NDMI")
 
@@ -56,8 +64,7 @@ class Anchor:
     acquired_at: datetime
     scene: str
     medians: dict[str, float]
-    crop_code: str | None
-    crop_name: str | None
+    crop: DeclaredCrop
     place: tuple[float, float] | None
     """Longitude and latitude in degrees of the middle of the parcel's bounding box."""
 
@@ -99,6 +106,8 @@ class PeerGroup:
     farthest_km: float | None
     lowest_score: float | None
     """Cosine similarity of the least similar of them; None for neighbors."""
+    within_km: float | None
+    """How far away they were looked for; None where the parcel has no place."""
 
     @property
     def too_few(self) -> bool:
@@ -110,6 +119,7 @@ class PeerGroup:
         return {
             "n": len(self.parcels),
             "too_few": self.too_few,
+            "within_km": self.within_km,
             "start": iso(self.start),
             "end": iso(self.end),
             "farthest_km": None if self.farthest_km is None else round(self.farthest_km, 2),
@@ -122,25 +132,34 @@ class PeerGroup:
 class CropVote:
     """What the look-alikes of a parcel grow, whatever is declared of it."""
 
-    declared_code: str | None
-    declared_name: str | None
-    suggested_code: str | None
-    suggested_name: str | None
-    share: float | None
-    """Share of the look-alikes with a declared crop that declare this one; None if too few."""
+    declared: DeclaredCrop
     n: int
     """Look-alikes with a declared crop."""
-    agrees: bool | None
-    """Whether it is what the parcel declares; None where either is missing."""
+    within_km: float | None
+    """How far away they were looked for; None where the parcel has no place."""
+    suggested_code: str | None = None
+    suggested_name: str | None = None
+    share: float | None = None
+    """Share of the look-alikes that declare it; None if there are too few."""
+    declared_share: float | None = None
+    """Share of the look-alikes that declare what the parcel declares; None if there are too few,
+    or if it declares nothing."""
+    agrees: bool | None = None
+    """Whether the suggested crop is the declared one. False only where more than half of the
+    look-alikes contradict; None where nothing can be said."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
-            "declared": {"crop:code": self.declared_code, "crop:name": self.declared_name},
+            "declared": {"crop:code": self.declared.code, "crop:name": self.declared.name},
             "suggested": {"crop:code": self.suggested_code, "crop:name": self.suggested_name},
             "share": None if self.share is None else round(self.share, 4),
+            "declared_share": (
+                None if self.declared_share is None else round(self.declared_share, 4)
+            ),
             "n": self.n,
             "too_few": self.share is None,
+            "within_km": self.within_km,
             "agrees": self.agrees,
         }
 
@@ -164,7 +183,6 @@ class Peers:
             "datetime": iso(self.acquired_at),
             "scene": self.scene,
             "within_days": COMPARABLE.days,
-            "within_km": REGION_KM,
             "similar": None if self.similar is None else self.similar.to_dict(),
             "nearby": None if self.nearby is None else self.nearby.to_dict(),
             "crop": self.crop.to_dict(),
@@ -174,16 +192,18 @@ class Peers:
 def peers_of(connection: Connection, generation: OpenGeneration, anchor: Anchor) -> Peers:
     """Hold a parcel's observation against its kind."""
     similar = nearby = None
-    if anchor.crop_code or anchor.crop_name:
-        kind = _Candidates.of(connection, generation, anchor, same_crop=True)
+    if anchor.crop.code or anchor.crop.name:
+        kind = _candidates(connection, generation, anchor, anchor.crop)
         scores = kind.most_similar(generation, anchor.vector, MOST_PEERS)
-        similar = _group(connection, anchor, list(scores), scores)
+        similar = _group(connection, anchor, kind, list(scores), scores)
         if anchor.place is not None:
-            nearby = _group(connection, anchor, kind.nearest(anchor.place, MOST_PEERS), None)
-    anything = _Candidates.of(connection, generation, anchor, same_crop=False)
+            nearest = kind.nearest(anchor.place, MOST_PEERS)
+            nearby = _group(connection, anchor, kind, nearest, None)
+    anything = _candidates(connection, generation, anchor, None)
     found = anything.most_similar(generation, anchor.vector, LOOK_ALIKES)
     described = statements.describe_rows(connection, list(found))
-    vote = _vote(anchor, [described[row] for row in found if row in described])
+    look_alikes = [described[row] for row in found if row in described]
+    vote = _vote(anchor.crop, look_alikes, anything.within_km)
     return Peers(anchor.acquired_at, anchor.scene, similar, nearby, vote)
 
 
@@ -195,36 +215,8 @@ class _Candidates:
     """Embedding ids, shape ``(n,)``."""
     places: Float64Array
     """Longitude and latitude in degrees, shape ``(n, 2)``; NaN without a place."""
-
-    @classmethod
-    def of(
-        cls, connection: Connection, generation: OpenGeneration, anchor: Anchor, *, same_crop: bool
-    ) -> "_Candidates":
-        found = statements.comparable_rows(
-            connection,
-            generation.space_id,
-            besides=anchor.parcel_row,
-            start=anchor.acquired_at - COMPARABLE,
-            end=anchor.acquired_at + COMPARABLE,
-            bbox=None if anchor.place is None else _around(anchor.place),
-            crop=(anchor.crop_code, anchor.crop_name) if same_crop else None,
-        )
-        nearest: dict[int, statements.AnyRow] = {}
-        for row in found:
-            held = nearest.get(row.parcel_row)
-            if held is None or _apart(row, anchor) < _apart(held, anchor):
-                nearest[row.parcel_row] = row
-        candidates = cls(
-            rows=np.array([row.row for row in nearest.values()], dtype=np.int64),
-            places=np.array(
-                [(row.longitude, row.latitude) for row in nearest.values()], dtype=np.float64
-            ).reshape(-1, 2),
-        )
-        return candidates if anchor.place is None else candidates._within(anchor.place)
-
-    def _within(self, place: tuple[float, float]) -> "_Candidates":
-        near = distances_km(place, self.places) <= REGION_KM
-        return _Candidates(self.rows[near], self.places[near])
+    within_km: float | None
+    """How far away they were looked for."""
 
     def most_similar(
         self, generation: OpenGeneration, vector: FloatArray, k: int
@@ -241,6 +233,57 @@ class _Candidates:
         return [int(row) for row in self.rows[order]]
 
 
+def _candidates(
+    connection: Connection,
+    generation: OpenGeneration,
+    anchor: Anchor,
+    crop: DeclaredCrop | None,
+) -> _Candidates:
+    """Candidates of a crop, or of any, from the smallest region that holds enough."""
+    if anchor.place is None:
+        return _within(connection, generation, anchor, crop, None)
+    for within_km in REGIONS_KM:
+        found = _within(connection, generation, anchor, crop, within_km)
+        if len(found.rows) >= ENOUGH_CANDIDATES:
+            break
+    return found
+
+
+def _within(
+    connection: Connection,
+    generation: OpenGeneration,
+    anchor: Anchor,
+    crop: DeclaredCrop | None,
+    within_km: float | None,
+) -> _Candidates:
+    bbox = None
+    if anchor.place is not None and within_km is not None:
+        bbox = around(anchor.place, within_km)
+    found = statements.comparable_rows(
+        connection,
+        generation.space_id,
+        generation.manifest.last_id,
+        besides=anchor.parcel_row,
+        start=anchor.acquired_at - COMPARABLE,
+        end=anchor.acquired_at + COMPARABLE,
+        bbox=bbox,
+        crop=crop,
+    )
+    nearest: dict[int, statements.AnyRow] = {}
+    for row in found:
+        held = nearest.get(row.parcel_row)
+        if held is None or _apart(row, anchor) < _apart(held, anchor):
+            nearest[row.parcel_row] = row
+    rows = np.array([row.row for row in nearest.values()], dtype=np.int64)
+    places = np.array(
+        [(row.longitude, row.latitude) for row in nearest.values()], dtype=np.float64
+    ).reshape(-1, 2)
+    if anchor.place is not None and within_km is not None:
+        near = distances_km(anchor.place, places) <= within_km
+        rows, places = rows[near], places[near]
+    return _Candidates(rows, places, within_km)
+
+
 def _apart(row: statements.AnyRow, anchor: Anchor) -> timedelta:
     apart: timedelta = abs(row.acquired_at - anchor.acquired_at)
     return apart
@@ -249,6 +292,7 @@ def _apart(row: statements.AnyRow, anchor: Anchor) -> timedelta:
 def _group(
     connection: Connection,
     anchor: Anchor,
+    candidates: _Candidates,
     rows: Sequence[int],
     scores: Mapping[int, float] | None,
 ) -> PeerGroup:
@@ -271,6 +315,7 @@ def _group(
         end=max(times, default=None),
         farthest_km=farthest,
         lowest_score=min((scores[row.row] for row in members), default=None) if scores else None,
+        within_km=candidates.within_km,
     )
 
 
@@ -287,39 +332,51 @@ def standing_of(value: float, others: Sequence[float]) -> Standing:
     return Standing(value, 100 * below / len(values), float(median), float(p10), float(p90))
 
 
-def _vote(anchor: Anchor, look_alikes: Sequence[statements.AnyRow]) -> CropVote:
+def _vote(
+    declared: DeclaredCrop, look_alikes: Sequence[statements.AnyRow], within_km: float | None
+) -> CropVote:
     """The crop that most look-alikes declare; of two equals, the one whose parcel is closer."""
     declaring = [row for row in look_alikes if row.crop_code or row.crop_name]
     if len(declaring) < MIN_PEERS:
-        return CropVote(
-            anchor.crop_code, anchor.crop_name, None, None, None, len(declaring), agrees=None
-        )
-    votes = Counter(_crop_key(row.crop_code, row.crop_name) for row in declaring)
+        return CropVote(declared, len(declaring), within_km)
+    votes = Counter(map(_crop_key, declaring))
     ((winner, count),) = votes.most_common(1)
-    first = next(row for row in declaring if _crop_key(row.crop_code, row.crop_name) == winner)
+    suggested = next(row for row in declaring if _crop_key(row) == winner)
+    share = count / len(declaring)
+    own_share = None
     agrees = None
-    if anchor.crop_code or anchor.crop_name:
-        agrees = _same_crop(anchor, first)
+    if declared.code or declared.name:
+        own_share = sum(_is_same(declared, row) is True for row in declaring) / len(declaring)
+        agrees = _is_same(declared, suggested)
+        if agrees is False and share <= MAJORITY:
+            # Where few parcels grow a crop, others outvote it without contradicting it.
+            agrees = None
     return CropVote(
-        anchor.crop_code,
-        anchor.crop_name,
-        first.crop_code,
-        first.crop_name,
-        count / len(declaring),
+        declared,
         len(declaring),
-        agrees,
+        within_km,
+        suggested_code=suggested.crop_code,
+        suggested_name=suggested.crop_name,
+        share=share,
+        declared_share=own_share,
+        agrees=agrees,
     )
 
 
-def _crop_key(code: str | None, name: str | None) -> str:
-    return (code or name or "").casefold()
+def _crop_key(row: statements.AnyRow) -> str:
+    """What makes two declarations one: the name, since each collection has its own codes."""
+    return str(row.crop_name or row.crop_code).casefold()
 
 
-def _same_crop(anchor: Anchor, row: statements.AnyRow) -> bool:
-    """By code where both have one, else by name."""
-    if anchor.crop_code and row.crop_code:
-        return str(anchor.crop_code).casefold() == str(row.crop_code).casefold()
-    return (anchor.crop_name or "").casefold() == (row.crop_name or "").casefold()
+def _is_same(declared: DeclaredCrop, row: statements.AnyRow) -> bool | None:
+    """Whether a parcel declares a crop; None where a code stands against a name."""
+    same_list = declared.collection_id == row.collection_id
+    by_code = (declared.code, row.crop_code)
+    by_name = (declared.name, row.crop_name)
+    for one, other in (by_code, by_name) if same_list else (by_name, by_code):
+        if one and other:
+            return bool(one.casefold() == other.casefold())
+    return None
 
 
 def distances_km(place: tuple[float, float], places: Float64Array) -> Float64Array:
@@ -342,10 +399,15 @@ def distances_km(place: tuple[float, float], places: Float64Array) -> Float64Arr
     return distances
 
 
-def _around(place: tuple[float, float]) -> Bbox:
-    """A rectangle that holds every place within ``REGION_KM``."""
+def around(place: tuple[float, float], within_km: float) -> Bbox:
+    """A rectangle that holds every place within a distance.
+
+    Args:
+        place: Longitude and latitude in degrees.
+        within_km: The distance.
+    """
     longitude, latitude = place
-    up = REGION_KM / _KM_PER_DEGREE
+    up = within_km / _KM_PER_DEGREE
     south, north = max(latitude - up, -90.0), min(latitude + up, 90.0)
     widest = max(abs(south), abs(north))
     if widest > 89:

@@ -174,14 +174,19 @@ class ParcelFilter:
         return {name: value for name, value in fields.items() if value is not None}
 
 
-def check_k(k: int) -> int:
-    """Return k if it is usable.
+def check_k(k: int, name: str = "k", what: str = "matches") -> int:
+    """Return a number of results if it is usable.
+
+    Args:
+        k: The number.
+        name: What it is called.
+        what: What the results are.
 
     Raises:
         InvalidInputError: If it is below 1 or above ``MAX_K`` (``invalid-k``).
     """
     if not 1 <= k <= MAX_K:
         raise InvalidInputError(
-            f"k is {k}; ask for at least 1 and at most {MAX_K} matches.", kind="invalid-k"
+            f"{name} is {k}; ask for at least 1 and at most {MAX_K} {what}.", kind="invalid-k"
         )
     return k

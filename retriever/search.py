@@ -21,7 +21,13 @@ from retriever.comparison import (
     comparable_observations,
     pairwise_scores,
 )
-from retriever.examples import Example, check_one_space, combined, vector_from
+from retriever.examples import (
+    Example,
+    check_examples,
+    check_one_space,
+    combined,
+    vector_from,
+)
 from retriever.finding import check_properties, find_parcel, require_collection
 from retriever.history import dated, gaps_of, last_change_of, peak_of, reliability_of, trend_of
 from retriever.listing import MOST_COUNTED, ParcelList, page_of
@@ -129,10 +135,7 @@ class ParcelSearcher:
             GenerationMismatchError: If the examples lie in different embedding spaces.
         """
         check_k(k)
-        if not like:
-            raise InvalidInputError(
-                "Name at least one parcel that matches should be like.", kind="invalid-examples"
-            )
+        check_examples(like, unlike)
         with statements.snapshot(self.engine) as connection:
             parcels = [find_parcel(connection, one, collection) for one in (*like, *unlike)]
             check_one_space(parcels)
@@ -295,13 +298,13 @@ class ParcelSearcher:
         vectors: Mapping[str, FloatArray],
     ) -> tuple[OpenGeneration, Peers]:
         """Hold the latest reliable observation that has a vector against the parcel's kind."""
-        embedded = [pair for pair in dated(seen) if pair[1].scene in vectors]
+        generation = self._published.of_space(connection, parcel.collection, parcel.space_id)
+        embedded = dated([one for one in seen if one.scene in vectors])
         if not embedded:
             raise NotFoundError(
                 "it has no reliable observation with a date and a vector.",
                 kind="parcel-not-embedded",
             )
-        generation = self._published.of_space(connection, parcel.collection, parcel.space_id)
         acquired_at, latest = embedded[-1]
         place = None if parcel.longitude is None else (parcel.longitude, parcel.latitude)
         anchor = Anchor(
@@ -310,8 +313,7 @@ class ParcelSearcher:
             acquired_at=acquired_at,
             scene=latest.scene,
             medians=latest.medians,
-            crop_code=parcel.crop_code,
-            crop_name=parcel.crop_name,
+            crop=statements.DeclaredCrop(parcel.collection_id, parcel.crop_code, parcel.crop_name),
             place=place,
         )
         return generation, peers_of(connection, generation, anchor)
@@ -379,7 +381,7 @@ class ParcelSearcher:
     def parcels(
         self, *, where: ParcelFilter = _ALL, limit: int = DEFAULT_K, after: int = 0
     ) -> ParcelList:
-        """Stored parcels that fit a filter, in the order of collections and ids.
+        """Stored parcels that fit a filter, in order of their collections' age and of ids.
 
         Args:
             where: Which parcels; an interval leaves those that were observed in it.
@@ -388,16 +390,21 @@ class ParcelSearcher:
 
         Raises:
             NotFoundError: If the filter names a collection that does not exist.
-            InvalidInputError: If the limit is out of range, or the filter names an attribute
-                that no parcel has.
+            InvalidInputError: If the limit is out of range, the filter names an attribute that
+                no parcel has, or ``after`` is gone.
         """
-        check_k(limit)
+        check_k(limit, "limit", "parcels")
         with statements.snapshot(self.engine) as connection:
             for name in where.collections:
                 require_collection(connection, name)
             check_properties(connection, where)
+            if after and not statements.has_parcel(connection, after):
+                raise InvalidInputError(
+                    "The parcel that the last page ended with is gone; begin again.",
+                    kind="cursor-expired",
+                )
             rows = statements.list_parcels(connection, where, after=after, limit=limit + 1)
-            matched = statements.count_parcels(connection, where, MOST_COUNTED)
+            matched = statements.count_parcels(connection, where, MOST_COUNTED + 1)
         return page_of(where.to_dict(), rows, limit, matched)
 
     def generations(self) -> list[OpenGeneration]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, TypeVarTuple
 
@@ -14,12 +14,10 @@ from sqlalchemy import (
     Engine,
     Row,
     Select,
-    String,
-    TableValuedAlias,
     and_,
-    cast,
     exists,
     func,
+    not_,
     or_,
     select,
     tuple_,
@@ -27,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
-from indexer.parcels.parcel import JsonScalar
+from retriever.attributes import has_attribute, has_name, has_text
 from retriever.queries import Bbox, Interval, ParcelFilter
 
 IntArray = npt.NDArray[np.int64]
@@ -76,37 +74,13 @@ def conditions(chosen: ParcelFilter, dialect: str) -> list[ColumnElement[bool]]:
         found.append(_touches(chosen.bbox))
     if chosen.interval is not None:
         found.extend(_within(chosen.interval))
-    found.extend(_has_attribute(name, value, dialect) for name, value in chosen.attributes)
+    found.extend(has_attribute(name, value, dialect, _is_any) for name, value in chosen.attributes)
     found.extend(_mentions(word, dialect) for word in chosen.words)
     return found
 
 
-def _attributes(dialect: str) -> TableValuedAlias:
-    """The attributes of a parcel as rows of ``key`` and ``value``."""
-    expand = func.json_each_text if dialect == "postgresql" else func.json_each
-    return expand(Parcel.attributes).table_valued("key", "value", joins_implicitly=True)
-
-
-def _has_attribute(name: str, value: JsonScalar, dialect: str) -> ColumnElement[bool]:
-    """Whether a parcel's attribute has a value; text is compared without case."""
-    attributes = _attributes(dialect)
-    text = cast(attributes.c.value, String)
-    return exists().where(attributes.c.key == name, _is_any(text, _spelled(value)))
-
-
-def _spelled(value: JsonScalar) -> list[str]:
-    """How a value may stand in the database, as text."""
-    if isinstance(value, bool):
-        # SQLite has no truth values of its own.
-        return ["true", "1"] if value else ["false", "0"]
-    if isinstance(value, int | float) and float(value).is_integer():
-        return [str(int(value)), str(float(value))]
-    return [str(value)]
-
-
 def _mentions(word: str, dialect: str) -> ColumnElement[bool]:
     """Whether a word stands in a parcel's id, crop or attributes, compared without case."""
-    attributes = _attributes(dialect)
 
     def within(column: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[bool]:
         return or_(*(column.icontains(spelling, autoescape=True) for spelling in _spellings(word)))
@@ -115,7 +89,7 @@ def _mentions(word: str, dialect: str) -> ColumnElement[bool]:
         within(Parcel.parcel_id),
         within(Parcel.crop_code),
         within(Parcel.crop_name),
-        exists().where(within(cast(attributes.c.value, String))),
+        has_text(dialect, within),
     )
 
 
@@ -135,8 +109,7 @@ def attribute_names(connection: Connection, collections: Sequence[str]) -> list[
 
 def has_attribute_name(connection: Connection, name: str, collections: Sequence[str]) -> bool:
     """Whether any parcel has an attribute of this name."""
-    attributes = _attributes(connection.dialect.name)
-    statement = select(Parcel.id).where(exists().where(attributes.c.key == name)).limit(1)
+    statement = select(Parcel.id).where(has_name(name, connection.dialect.name)).limit(1)
     if collections:
         statement = statement.join(Collection).where(Collection.name.in_(collections))
     return connection.scalar(statement) is not None
@@ -206,6 +179,7 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
             Embedding.id.label("row"),
             Embedding.superseded,
             Collection.name.label("collection"),
+            Parcel.collection_id,
             Parcel.id.label("parcel_row"),
             Parcel.parcel_id,
             Parcel.crop_code,
@@ -227,27 +201,38 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
     return described
 
 
+@dataclass(frozen=True)
+class DeclaredCrop:
+    """What a parcel declares to grow: a code, a name, or both."""
+
+    collection_id: int
+    """Row of the collection whose list of codes it is."""
+    code: str | None
+    name: str | None
+
+
 def comparable_rows(
     connection: Connection,
     space_id: int,
+    last_id: int,
     *,
     besides: int,
     start: datetime,
     end: datetime,
     bbox: Bbox | None,
-    crop: tuple[str | None, str | None] | None,
+    crop: DeclaredCrop | None,
 ) -> Sequence[AnyRow]:
     """Reliable observations of other parcels that can be held against one of a parcel.
 
     Args:
         connection: Open connection.
         space_id: Where their vectors must be.
+        last_id: The last embedding of the generation that answers; later ones wait for theirs.
         besides: Row of the parcel that is left out.
         start: First moment of their acquisition.
         end: Last moment of it.
         bbox: Where the parcels are; None for anywhere.
-        crop: Code and name of their crop, at least one; None for any. Where there is a code, it
-            decides.
+        crop: Their crop; None for any.
 
     Returns:
         Rows of ``row`` (embedding id), ``parcel_row``, ``acquired_at``, ``longitude`` and
@@ -264,7 +249,9 @@ def comparable_rows(
         )
         .where(
             Embedding.space_id == space_id,
-            Embedding.superseded.is_(False),
+            # Not only those in force: what was superseded since the publication still answers.
+            Embedding.id <= last_id,
+            Embedding.vector.is_not(None),
             Observation.reliable,
             Observation.acquired_at.between(start, end),
             Parcel.id != besides,
@@ -274,11 +261,20 @@ def comparable_rows(
     if bbox is not None:
         statement = statement.where(_touches(bbox))
     if crop is not None:
-        code, name = crop
-        statement = statement.where(
-            _is_any(Parcel.crop_code, [code]) if code else _is_any(Parcel.crop_name, [name or ""])
-        )
+        statement = statement.where(_is_crop(crop))
     return connection.execute(statement).all()
+
+
+def _is_crop(crop: DeclaredCrop) -> ColumnElement[bool]:
+    """Whether a parcel declares a crop: a code means it within its own collection only."""
+    by_code = _is_any(Parcel.crop_code, [crop.code or ""])
+    by_name = _is_any(Parcel.crop_name, [crop.name or ""])
+    if not crop.name:
+        return by_code
+    if not crop.code:
+        return by_name
+    same_list = Parcel.collection_id == crop.collection_id
+    return or_(and_(same_list, by_code), and_(not_(same_list), by_name))
 
 
 def find_parcels(
@@ -289,6 +285,7 @@ def find_parcels(
         select(
             Collection.name.label("collection"),
             Collection.space_id,
+            Parcel.collection_id,
             Parcel.id,
             Parcel.parcel_id,
             Parcel.geometry,
@@ -397,13 +394,16 @@ def observations_of(
 def list_parcels(
     connection: Connection, chosen: ParcelFilter, *, after: int, limit: int
 ) -> Sequence[AnyRow]:
-    """Parcels that fit a filter, in the order of collections and ids.
+    """Parcels that fit a filter, in the order in which collections were made, and of ids.
 
     Args:
         connection: Open connection.
         chosen: The filter; an interval leaves the parcels that were observed in it.
         after: Row of the last parcel of the page before; 0 at the beginning.
         limit: Most rows.
+
+    Returns:
+        The page; nothing where ``after`` is no longer there.
     """
     seen = select(Observation).where(Observation.parcel_id == Parcel.id)
     count = seen.with_only_columns(func.count(Observation.id)).scalar_subquery()
@@ -435,6 +435,11 @@ def list_parcels(
         # The alias keeps the subquery from taking the outer row for its own.
         statement = statement.where(key > select(last.subquery()).scalar_subquery())
     return connection.execute(statement).all()
+
+
+def has_parcel(connection: Connection, row: int) -> bool:
+    """Whether there is a parcel of this row."""
+    return connection.scalar(select(Parcel.id).where(Parcel.id == row)) is not None
 
 
 def count_parcels(connection: Connection, chosen: ParcelFilter, most: int) -> int:

@@ -21,12 +21,12 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-class Artifact(Part):
-    """A whole artifact."""
+class Page(Part):
+    """An artifact that goes on."""
 
     cursor: Annotated[
-        str | None, Field(description="Hand it back to read on; null at the end.")
-    ] = None
+        str | None, Field(description="Goes on after all that is in here; null at the end.")
+    ]
 
 
 class Space(Part):
@@ -86,7 +86,7 @@ class Match(Parcel):
     medians: Medians
 
 
-class SimilarArtifact(Artifact):
+class SimilarArtifact(Page):
     """Of ``find_similar_parcels``."""
 
     query: Query
@@ -187,6 +187,7 @@ class PeerGroup(Part):
 
     n: int
     too_few: bool
+    within_km: float | None
     start: Time
     end: Time
     farthest_km: float | None
@@ -207,8 +208,10 @@ class CropVote(Part):
     declared: Crop
     suggested: Crop
     share: Share | None
+    declared_share: Share | None
     n: int
     too_few: bool
+    within_km: float | None
     agrees: bool | None
 
 
@@ -218,13 +221,12 @@ class Peers(Part):
     datetime: Time
     scene: str
     within_days: int
-    within_km: float
     similar: PeerGroup | None
     nearby: PeerGroup | None
     crop: CropVote
 
 
-class StateArtifact(Parcel, Artifact):
+class StateArtifact(Parcel):
     """Of ``get_parcel_state``."""
 
     attributes: dict[str, Any]
@@ -254,7 +256,7 @@ class Listed(Parcel):
     datetime: Time
 
 
-class SearchArtifact(Artifact):
+class SearchArtifact(Page):
     """Of ``search_parcels``."""
 
     query: dict[str, Any]
@@ -283,7 +285,7 @@ class Score(Part):
     score: Cosine
 
 
-class CompareArtifact(Artifact):
+class CompareArtifact(Part):
     """Of ``compare_parcels``."""
 
     parcels: list[Compared]

@@ -1,0 +1,125 @@
+"""SQL about the attributes of parcels, which lie in one column of JSON.
+
+SQLite and PostgreSQL both expand a JSON object into rows; what a row holds they say differently.
+"""
+
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Numeric,
+    String,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    literal_column,
+)
+
+from indexer.catalog.tables import Parcel
+from indexer.parcels.parcel import JsonScalar
+
+# The largest that SQLite keeps as an integer.
+_MAX_INTEGER = 2**63 - 1
+
+Condition = ColumnElement[bool]
+
+
+class _Attribute:
+    """One attribute of a parcel, as columns of a row that the database makes of it.
+
+    Args:
+        dialect: Name of the database's, as SQLAlchemy has it.
+    """
+
+    def __init__(self, dialect: str) -> None:
+        if dialect == "postgresql":
+            row = func.json_each(Parcel.attributes).table_valued(
+                "key", "value", joins_implicitly=True
+            )
+            kind = func.json_typeof(row.c.value)
+            self.text: ColumnElement[str] = row.c.value.op("#>>")(literal_column("'{}'"))
+            self.is_text: Condition = kind == "string"
+            self.is_number: Condition = kind == "number"
+            # Not AND: PostgreSQL may cast before it looks at the kind.
+            self.whole: ColumnElement[Any] = case((self.is_number, cast(self.text, Numeric)))
+            self.real: ColumnElement[Any] = case((self.is_number, cast(self.text, Float)))
+            self._truth: Callable[[str], Condition] = lambda word: (
+                (kind == "boolean") & (self.text == word)
+            )
+        else:
+            row = func.json_each(Parcel.attributes).table_valued(
+                "key", "value", "type", joins_implicitly=True
+            )
+            self.text = cast(row.c.value, String)
+            self.is_text = row.c.type == "text"
+            self.is_number = row.c.type.in_(("integer", "real"))
+            # SQLite's text of a number has fewer digits than the number.
+            self.whole = self.real = row.c.value
+            self._truth = lambda word: row.c.type == word
+        self.name: ColumnElement[str] = row.c.key
+
+    def equals(self, value: JsonScalar, is_any: Callable[..., Condition]) -> Condition:
+        """Whether it has a value; text is compared by ``is_any``, and as a number if it is one."""
+        if value is None:
+            # What is not known is not stored.
+            return false()
+        if isinstance(value, bool):
+            return self._truth("true" if value else "false")
+        if isinstance(value, str):
+            number = _number_in(value)
+            as_text = self.is_text & is_any(self.text, [value])
+            return as_text if number is None else as_text | self._is(number)
+        # Whoever asks for farm 17 means "17" as well.
+        return self._is(value) | (self.is_text & (self.text == str(value)))
+
+    def _is(self, number: float) -> Condition:
+        if isinstance(number, int) and abs(number) <= _MAX_INTEGER:
+            # As a float, one of more than 15 digits would equal its neighbors.
+            return self.is_number & (self.whole == number)
+        try:
+            return self.is_number & (self.real == float(number))
+        except OverflowError:
+            return false()
+
+
+def _number_in(text: str) -> float | None:
+    """The number that a text spells, if it spells one."""
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return number if isfinite(number) else None
+    return None
+
+
+def has_attribute(
+    name: str, value: JsonScalar, dialect: str, is_any: Callable[..., Condition]
+) -> Condition:
+    """Whether a parcel has an attribute of this name and value.
+
+    Args:
+        name: Of the attribute.
+        value: Text, a number, or a truth value.
+        dialect: Name of the database's.
+        is_any: Compares a text column with words.
+    """
+    attribute = _Attribute(dialect)
+    return exists().where(attribute.name == name, attribute.equals(value, is_any))
+
+
+def has_name(name: str, dialect: str) -> Condition:
+    """Whether a parcel has an attribute of this name."""
+    return exists().where(_Attribute(dialect).name == name)
+
+
+def has_text(dialect: str, fits: Callable[[ColumnElement[str]], Condition]) -> Condition:
+    """Whether any attribute's text, or number as it is written, fits."""
+    attribute = _Attribute(dialect)
+    readable = attribute.is_text | attribute.is_number
+    return exists().where(readable, fits(attribute.text))
