@@ -195,11 +195,10 @@ class _Handlers:
     ) -> types.ReadResourceResult:
         key = _key_of(params.uri)
         answer = await _in_thread(lambda: self._ask(GET_PARCEL_STATE, key), uri=params.uri)
-        state = {name: value for name, value in answer.artifact.items() if name != "cursor"}
         contents = types.TextResourceContents(
             uri=params.uri,
             mime_type=_JSON,
-            text=json.dumps(state, ensure_ascii=False, allow_nan=False),
+            text=json.dumps(answer.artifact, ensure_ascii=False, allow_nan=False),
         )
         return types.ReadResourceResult(contents=[contents])
 

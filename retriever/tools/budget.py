@@ -74,7 +74,7 @@ def fitted(
     detail: Literal["concise", "detailed"],
     *,
     extras: Sequence[str] = (),
-) -> tuple[str, int]:
+) -> str:
     """An answer with as many of its lines as it may have.
 
     Args:
@@ -84,9 +84,6 @@ def fitted(
         detail: Chooses the bound.
         extras: Lines between them and the tail, in order of importance. They are left out only
             where even one line leaves them no room.
-
-    Returns:
-        The text, and how many of the lines it tells.
     """
 
     def text(told: int, more: int) -> str:
@@ -102,7 +99,7 @@ def fitted(
     more = len(extras)
     while more and too_long(told, more):
         more -= 1
-    return text(told, more), told
+    return text(told, more)
 
 
 def shortened(text: str, characters: int, tokens: int) -> str:

@@ -55,15 +55,17 @@ def _answer(searcher: ParcelSearcher, arguments: CompareArguments) -> Answer:
         where=ParcelFilter(interval=interval_of(arguments.datetime)),
     )
     detailed = arguments.response_format == "detailed"
-    lines = [_detailed(one) if detailed else _concise(one) for one in comparison.parcels]
-    numbered = [f"{number}. {line}" for number, line in enumerate(lines, start=1)]
-    text, _ = fitted(
+    numbered = [
+        f"{number}. {_detailed(one)}" if detailed else f"{number},{_concise(one, comparison)}"
+        for number, one in enumerate(comparison.parcels, start=1)
+    ]
+    text = fitted(
         _head(comparison, detailed=detailed),
         numbered,
         lambda told: _tail(comparison, told),
         arguments.response_format,
     )
-    return Answer(text, {**comparison.to_dict(), "cursor": None})
+    return Answer(text, comparison.to_dict())
 
 
 def _head(comparison: Comparison, *, detailed: bool) -> list[str]:
@@ -77,14 +79,23 @@ def _head(comparison: Comparison, *, detailed: bool) -> list[str]:
     else:
         dates = f"NOT comparable: seen {days:.0f} days apart"
     title = f"{len(comparison.parcels)} parcels side by side, {dates}. Medians, unitless."
-    return [title] if detailed else [title, "id,collection,crop,seen,NDVI,NDMI,NDVI per day"]
+    return [title] if detailed else [title, ",".join(_columns(comparison))]
 
 
-def _concise(one: Compared) -> str:
+def _columns(comparison: Comparison) -> list[str]:
+    collection = ["collection"] if _in_several(comparison) else []
+    return ["number", "id", *collection, "crop", "seen", "NDVI", "NDMI", "NDVI per day"]
+
+
+def _in_several(comparison: Comparison) -> bool:
+    return len({one.parcel.collection for one in comparison.parcels}) > 1
+
+
+def _concise(one: Compared, comparison: Comparison) -> str:
     parcel, seen = one.parcel, one.observation
     fields = [
         quoted_id(parcel.parcel_id),
-        quoted_name(parcel.collection),
+        *([quoted_name(parcel.collection)] if _in_several(comparison) else []),
         declared(parcel.crop_name, parcel.crop_code),
     ]
     if seen is None:
@@ -116,11 +127,13 @@ def _detailed(one: Compared) -> str:
 
 def _tail(comparison: Comparison, told: int) -> list[str]:
     scores = ", ".join(
-        f"{a + 1}-{b + 1}: {score:.3f}" for (a, b), score in comparison.scores.items()
+        f"{a + 1}-{b + 1}: {score:.3f}"
+        for (a, b), score in comparison.scores.items()
+        if max(a, b) < told
     )
-    left_out = len(comparison.parcels) - told
+    left_out = told < len(comparison.parcels)
     return [
-        *([f"{left_out} more have no room here; compare fewer at once."] if left_out else []),
+        *(["There is no room for the others; compare fewer at once."] if left_out else []),
         f"Similarity (cosine, -1 to 1): {scores or 'no two have vectors in one space'}.",
         *(source(None, space) for space in comparison.spaces),
         *(f"Note: {note}" for note in comparison.notes),

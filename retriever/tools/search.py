@@ -100,8 +100,9 @@ def _answer(searcher: ParcelSearcher, arguments: SearchArguments) -> Answer:
         return [_step_after(page, following(told))]
 
     lines = [_detailed(one) if detailed else _concise(one) for one in page.parcels]
-    text, told = fitted(_head(page, detailed=detailed), lines, tail, arguments.response_format)
-    place = following(told)
+    text = fitted(_head(page, detailed=detailed), lines, tail, arguments.response_format)
+    # A program that pages by artifacts goes on after all of it, the model after what it was told.
+    place = following(len(page.parcels))
     return Answer(text, {**page.to_dict(), "cursor": None if place is None else str(place)})
 
 

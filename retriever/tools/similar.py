@@ -108,10 +108,10 @@ def _answer(searcher: ParcelSearcher, arguments: SimilarArguments) -> Answer:
         return Place(end, page.generation, question)
 
     lines = [_detailed(match) if detailed else _concise(match, page) for match in page.matches]
-    text, told = fitted(_head(page, detailed=detailed), lines, tail, arguments.response_format)
-    following = _next_place(told)
-    artifact = {**page.to_dict(), "cursor": None if following is None else str(following)}
-    return Answer(text, artifact)
+    text = fitted(_head(page, detailed=detailed), lines, tail, arguments.response_format)
+    # A program that pages by artifacts goes on after all of it, the model after what it was told.
+    following = _next_place(len(page.matches))
+    return Answer(text, {**page.to_dict(), "cursor": None if following is None else str(following)})
 
 
 def _head(page: Matches, *, detailed: bool) -> list[str]:

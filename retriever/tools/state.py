@@ -69,24 +69,22 @@ def _answer(searcher: ParcelSearcher, arguments: StateArguments) -> Answer:
     lines = [_observation(seen, detailed=detailed) for seen in shown]
     # The pages that follow hold nothing but observations.
     extras = [] if start else summary_lines(state, detailed=detailed)
-    text, told = fitted(_head(state), lines, tail, arguments.response_format, extras=extras)
-    place = following(told)
-    return Answer(text, {**state.to_dict(), "cursor": None if place is None else str(place)})
+    text = fitted(_head(state), lines, tail, arguments.response_format, extras=extras)
+    return Answer(text, state.to_dict())
 
 
 def _head(state: ParcelState) -> list[str]:
     parcel, seen = state.parcel, state.reliability
     doubt = (
-        "Only these count in what follows."
+        "; only these count."
         if seen.reliable
-        else "Clouds hide it, or it is too small: claim nothing about it."
+        else ": clouds hide it, or it is too small. Claim nothing about it."
     )
     return [
         f"Parcel {key(parcel.parcel_id, parcel.collection)}: "
         f"{crop(parcel.crop_name, parcel.crop_code)}, {hectares(parcel.area_m2)}. "
-        f"{seen.reliable} of {seen.observations} observations reliable. {doubt}",
-        "Latest first; medians over valid pixels, unitless (NDVI: green vegetation, NDMI: its "
-        "moisture):",
+        f"{seen.reliable} of {seen.observations} observations reliable{doubt}",
+        "Medians over valid pixels, unitless (NDVI greenness, NDMI moisture), latest first:",
     ]
 
 
@@ -183,14 +181,15 @@ def _vote(vote: CropVote) -> str:
     if vote.share is None:
         return f"Crop of its look-alikes: too few ({vote.n}, at least {MIN_PEERS} needed)."
     suggested = declared(vote.suggested_name, vote.suggested_code)
+    votes = f"{suggested} ({100 * vote.share:.0f} % of {vote.n})"
+    if vote.declared_share is None:
+        return f"Crop of its look-alikes: {votes}; it declares none."
     verdict = {
         True: "as declared",
-        False: "NOT as declared",
-        None: "nothing is declared",
+        False: f"NOT as declared ({100 * vote.declared_share:.0f} %)",
+        None: f"no clear verdict on the declared one ({100 * vote.declared_share:.0f} %)",
     }[vote.agrees]
-    return (
-        f"Crop of its look-alikes: {suggested} ({100 * vote.share:.0f} % of {vote.n}), {verdict}."
-    )
+    return f"Crop of its look-alikes: {votes}, {verdict}."
 
 
 def _latest_first(observations: Iterable[ObservedState]) -> list[ObservedState]:

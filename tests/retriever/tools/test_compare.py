@@ -12,9 +12,9 @@ def test_parcels_are_told_side_by_side(compare: BaseTool, searcher: ParcelSearch
     # Vectors at cosines 1 and 0.8 to one axis.
     assert lines == [
         "2 parcels side by side, seen within a day. Medians, unitless.",
-        "id,collection,crop,seen,NDVI,NDMI,NDVI per day",
-        '1. "a","demo","winter wheat",2023-05-29,0.70,0.30,too few',
-        '2. "c","other","BTH",2023-05-29,0.70,0.30,too few',
+        "number,id,collection,crop,seen,NDVI,NDMI,NDVI per day",
+        '1,"a","demo","winter wheat",2023-05-29,0.70,0.30,too few',
+        '2,"c","other","BTH",2023-05-29,0.70,0.30,too few',
         "Similarity (cosine, -1 to 1): 1-2: 0.800.",
         f"Source: space {generation.manifest.space_digest[:12]} (croma-large, weights trained).",
         NEXT,
@@ -39,13 +39,13 @@ def test_dates_that_cannot_be_compared_are_told(compare: BaseTool) -> None:
 def test_a_parcel_that_was_never_seen_reliably_is_told(compare: BaseTool) -> None:
     lines = answer(compare, parcel_ids=["a", "e"]).splitlines()
     assert "NOT comparable: one was never seen reliably" in lines[0]
-    assert lines[3] == '2. "e","demo",unknown,never seen reliably'
+    assert lines[3] == '2,"e",unknown,never seen reliably'
     assert "no two have vectors in one space" in lines[4]
 
 
 def test_the_artifact_is_the_whole_comparison(compare: BaseTool, searcher: ParcelSearcher) -> None:
     whole = artifact(compare, parcel_ids=["a", "b", "c"])
-    assert whole == {**searcher.compare(["a", "b", "c"]).to_dict(), "cursor": None}
+    assert whole == searcher.compare(["a", "b", "c"]).to_dict()
 
 
 def test_an_id_in_several_collections_must_be_told_apart(compare: BaseTool) -> None:

@@ -20,6 +20,11 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParcelSearcher]:
         yield searcher
 
 
+def cursor_in(text: str) -> str:
+    (cursor,) = re.findall(rf"More: cursor ([^ ]+)\. {re.escape(NEXT)}", text)
+    return str(cursor)
+
+
 def test_parcels_are_listed_line_by_line(search: BaseTool) -> None:
     assert answer(search).splitlines() == [
         "7 stored parcels fit.",
@@ -90,10 +95,21 @@ def test_pages_list_every_parcel_once_in_order(many: ParcelSearcher) -> None:
         message = call(tool, limit=9, cursor=cursor)
         assert str(message.content).startswith("60 stored parcels fit.")
         found += re.findall(r'^"(p\d\d)"', str(message.content), re.MULTILINE)
-        cursor = message.artifact["cursor"]
-        if cursor is None:
+        if "cursor" not in message.content:
             break
-        assert f"More: cursor {cursor}. {NEXT}" in message.content
+        cursor = cursor_in(str(message.content))
+    assert found == [f"p{n:02}" for n in range(60)]
+
+
+def test_artifacts_follow_each_other_as_well(many: ParcelSearcher) -> None:
+    tool = tool_of(many, "search_parcels")
+    found: list[str] = []
+    cursor = None
+    for _ in range(3):
+        page = artifact(tool, limit=25, cursor=cursor)
+        found += [parcel["id"] for parcel in page["parcels"]]
+        cursor = page["cursor"]
+    assert cursor is None
     assert found == [f"p{n:02}" for n in range(60)]
 
 
@@ -102,5 +118,5 @@ def test_a_page_that_has_no_room_goes_on(many: ParcelSearcher) -> None:
     message = call(tool, limit=50)
     shown = re.findall(r'^"(p\d\d)"', str(message.content), re.MULTILINE)
     assert 10 <= len(shown) < 50
-    following = artifact(tool, limit=50, cursor=message.artifact["cursor"])
+    following = artifact(tool, limit=50, cursor=cursor_in(str(message.content)))
     assert following["parcels"][0]["id"] == f"p{len(shown):02}"
