@@ -10,9 +10,10 @@ out.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -259,29 +260,35 @@ def _within(
     bbox = None
     if anchor.place is not None and within_km is not None:
         bbox = around(anchor.place, within_km)
-    found = statements.comparable_rows(
+    parcels = statements.parcels_around(
+        connection, generation.space_id, besides=anchor.parcel_row, bbox=bbox, crop=crop
+    )
+    places = {row.id: (row.longitude, row.latitude) for row in parcels}
+    if anchor.place is not None and within_km is not None:
+        near = distances_km(anchor.place, _array(places.values())) <= within_km
+        places = dict(compress(places.items(), near))
+    nearest: dict[int, statements.AnyRow] = {}
+    for row in statements.comparable_rows(
         connection,
         generation.space_id,
         generation.manifest.last_id,
-        besides=anchor.parcel_row,
+        parcels=list(places),
         start=anchor.acquired_at - COMPARABLE,
         end=anchor.acquired_at + COMPARABLE,
-        bbox=bbox,
-        crop=crop,
-    )
-    nearest: dict[int, statements.AnyRow] = {}
-    for row in found:
+    ):
         held = nearest.get(row.parcel_row)
         if held is None or _apart(row, anchor) < _apart(held, anchor):
             nearest[row.parcel_row] = row
-    rows = np.array([row.row for row in nearest.values()], dtype=np.int64)
-    places = np.array(
-        [(row.longitude, row.latitude) for row in nearest.values()], dtype=np.float64
-    ).reshape(-1, 2)
-    if anchor.place is not None and within_km is not None:
-        near = distances_km(anchor.place, places) <= within_km
-        rows, places = rows[near], places[near]
-    return _Candidates(rows, places, within_km)
+    return _Candidates(
+        rows=np.array([row.row for row in nearest.values()], dtype=np.int64),
+        places=_array(places[parcel] for parcel in nearest),
+        within_km=within_km,
+    )
+
+
+def _array(places: Iterable[tuple[float | None, float | None]]) -> Float64Array:
+    """Longitudes and latitudes, shape ``(n, 2)``; NaN where there is no place."""
+    return np.array(list(places), dtype=np.float64).reshape(-1, 2)
 
 
 def _apart(row: statements.AnyRow, anchor: Anchor) -> timedelta:
@@ -306,7 +313,7 @@ def _group(
             standings[index] = standing_of(anchor.medians[index], values)
     farthest = None
     if anchor.place is not None and members:
-        places = np.array([(row.longitude, row.latitude) for row in members], dtype=np.float64)
+        places = _array((row.longitude, row.latitude) for row in members)
         farthest = float(distances_km(anchor.place, places).max())
     return PeerGroup(
         parcels=frozenset((row.collection, row.parcel_id) for row in members),

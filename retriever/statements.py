@@ -39,6 +39,9 @@ _ENOUGH_IDS = 20
 
 _SAMPLED_PARCELS = 1000
 
+# Far more than any parcel measures from west to east: 35 km at 50 degrees of latitude.
+_WIDEST_PARCEL_DEG = 0.5
+
 
 @contextmanager
 def snapshot(engine: Engine) -> Iterator[Connection]:
@@ -211,42 +214,81 @@ class DeclaredCrop:
     name: str | None
 
 
+def parcels_around(
+    connection: Connection,
+    space_id: int,
+    *,
+    besides: int,
+    bbox: Bbox | None,
+    crop: DeclaredCrop | None,
+) -> Sequence[AnyRow]:
+    """Other parcels of a space's collections in a rectangle.
+
+    Args:
+        connection: Open connection.
+        space_id: The space.
+        besides: Row of the parcel that is left out.
+        bbox: Where the middle of their bounding boxes is, at least; None for anywhere.
+        crop: Their crop; None for any.
+
+    Returns:
+        Rows of ``id``, ``longitude`` and ``latitude`` in degrees; in the order of the parcels.
+    """
+    statement = (
+        select(Parcel.id, *_middle())
+        .join(Collection)
+        .where(Collection.space_id == space_id, Parcel.id != besides)
+        .order_by(Parcel.id)
+    )
+    if bbox is not None:
+        statement = statement.where(_may_be_centered_in(bbox))
+    if crop is not None:
+        statement = statement.where(_is_crop(crop))
+    return connection.execute(statement).all()
+
+
+def _may_be_centered_in(bbox: Bbox) -> ColumnElement[bool]:
+    """Whether a parcel touches a rectangle, for parcels no wider than any field is.
+
+    The index on the bounding boxes begins with their western side: a range that is closed on both
+    sides spares it most of the parcels.
+    """
+    widest = bbox.west - _WIDEST_PARCEL_DEG
+    if bbox.west <= bbox.east:
+        return and_(_touches(bbox), Parcel.west.between(widest, bbox.east))
+    return and_(_touches(bbox), or_(Parcel.west >= widest, Parcel.west <= bbox.east))
+
+
 def comparable_rows(
     connection: Connection,
     space_id: int,
     last_id: int,
     *,
-    besides: int,
+    parcels: Sequence[int],
     start: datetime,
     end: datetime,
-    bbox: Bbox | None,
-    crop: DeclaredCrop | None,
-) -> Sequence[AnyRow]:
-    """Reliable observations of other parcels that can be held against one of a parcel.
+) -> list[AnyRow]:
+    """Reliable observations of some parcels in an interval.
 
     Args:
         connection: Open connection.
         space_id: Where their vectors must be.
         last_id: The last embedding of the generation that answers; later ones wait for theirs.
-        besides: Row of the parcel that is left out.
+        parcels: Rows of the parcels.
         start: First moment of their acquisition.
         end: Last moment of it.
-        bbox: Where the parcels are; None for anywhere.
-        crop: Their crop; None for any.
 
     Returns:
-        Rows of ``row`` (embedding id), ``parcel_row``, ``acquired_at``, ``longitude`` and
-        ``latitude``, in the order of the embeddings.
+        Rows of ``row`` (embedding id), ``parcel_row`` and ``acquired_at``; those of one parcel in
+        the order of the embeddings.
     """
     statement = (
-        _joined(
-            select(
-                Embedding.id.label("row"),
-                Observation.parcel_id.label("parcel_row"),
-                Observation.acquired_at,
-                *_middle(),
-            )
+        select(
+            Embedding.id.label("row"),
+            Observation.parcel_id.label("parcel_row"),
+            Observation.acquired_at,
         )
+        .join(Observation)
         .where(
             Embedding.space_id == space_id,
             # Not only those in force: what was superseded since the publication still answers.
@@ -254,15 +296,14 @@ def comparable_rows(
             Embedding.vector.is_not(None),
             Observation.reliable,
             Observation.acquired_at.between(start, end),
-            Parcel.id != besides,
         )
         .order_by(Embedding.id)
     )
-    if bbox is not None:
-        statement = statement.where(_touches(bbox))
-    if crop is not None:
-        statement = statement.where(_is_crop(crop))
-    return connection.execute(statement).all()
+    found: list[AnyRow] = []
+    for first in range(0, len(parcels), _MAX_IDS):
+        some = parcels[first : first + _MAX_IDS]
+        found += connection.execute(statement.where(Observation.parcel_id.in_(some)))
+    return found
 
 
 def _is_crop(crop: DeclaredCrop) -> ColumnElement[bool]:

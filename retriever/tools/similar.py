@@ -94,24 +94,24 @@ def _answer(searcher: ParcelSearcher, arguments: SimilarArguments) -> Answer:
     more = len(found.matches) == start + arguments.k
     detailed = arguments.response_format == "detailed"
 
-    def tail(told: int) -> list[str]:
-        return [
-            source(page.generation, page.space),
-            *(f"Note: {note}" for note in page.notes),
-            _step_after(page, _next_place(told)),
-        ]
-
-    def _next_place(told: int) -> Place | None:
+    def following(told: int) -> Place | None:
         end = start + told
         if end >= MAX_K or (told == len(page.matches) and not more):
             return None
         return Place(end, page.generation, question)
 
+    def tail(told: int) -> list[str]:
+        return [
+            source(page.generation, page.space),
+            *(f"Note: {note}" for note in page.notes),
+            _step_after(page, following(told)),
+        ]
+
     lines = [_detailed(match) if detailed else _concise(match, page) for match in page.matches]
     text = fitted(_head(page, detailed=detailed), lines, tail, arguments.response_format)
     # A program that pages by artifacts goes on after all of it, the model after what it was told.
-    following = _next_place(len(page.matches))
-    return Answer(text, {**page.to_dict(), "cursor": None if following is None else str(following)})
+    place = following(len(page.matches))
+    return Answer(text, {**page.to_dict(), "cursor": None if place is None else str(place)})
 
 
 def _head(page: Matches, *, detailed: bool) -> list[str]:
