@@ -22,6 +22,7 @@ from sqlalchemy import (
 
 from indexer.catalog.tables import Parcel
 from indexer.parcels.parcel import JsonScalar
+from retriever.caseless import contains, is_any
 
 # The largest that SQLite keeps as an integer.
 _MAX_INTEGER = 2**63 - 1
@@ -63,8 +64,8 @@ class _Attribute:
             self._truth = lambda word: row.c.type == word
         self.name: ColumnElement[str] = row.c.key
 
-    def equals(self, value: JsonScalar, is_any: Callable[..., Condition]) -> Condition:
-        """Whether it has a value; text is compared by ``is_any``, and as a number if it is one."""
+    def equals(self, value: JsonScalar) -> Condition:
+        """Whether it has a value; text is compared without case, and as a number if it is one."""
         if value is None:
             # What is not known is not stored.
             return false()
@@ -89,28 +90,27 @@ class _Attribute:
 
 def _number_in(text: str) -> float | None:
     """The number that a text spells, if it spells one."""
-    for kind in (int, float):
-        try:
-            number = kind(text)
-        except ValueError:
-            continue
-        return number if isfinite(number) else None
-    return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
-def has_attribute(
-    name: str, value: JsonScalar, dialect: str, is_any: Callable[..., Condition]
-) -> Condition:
+def has_attribute(name: str, value: JsonScalar, dialect: str) -> Condition:
     """Whether a parcel has an attribute of this name and value.
 
     Args:
         name: Of the attribute.
         value: Text, a number, or a truth value.
-        dialect: Name of the database's.
-        is_any: Compares a text column with words.
+        dialect: Name of the database's, as SQLAlchemy has it.
     """
     attribute = _Attribute(dialect)
-    return exists().where(attribute.name == name, attribute.equals(value, is_any))
+    return exists().where(attribute.name == name, attribute.equals(value))
 
 
 def has_name(name: str, dialect: str) -> Condition:
@@ -118,8 +118,8 @@ def has_name(name: str, dialect: str) -> Condition:
     return exists().where(_Attribute(dialect).name == name)
 
 
-def has_text(dialect: str, fits: Callable[[ColumnElement[str]], Condition]) -> Condition:
-    """Whether any attribute's text, or number as it is written, fits."""
+def mentions(word: str, dialect: str) -> Condition:
+    """Whether a word stands in any attribute's text, or number as it is written."""
     attribute = _Attribute(dialect)
     readable = attribute.is_text | attribute.is_number
-    return exists().where(readable, fits(attribute.text))
+    return exists().where(readable, contains(attribute.text, word))

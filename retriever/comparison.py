@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from retriever.candidates import COMPARABLE
 from retriever.history import Peak, Reliability, Trend, dated
 from retriever.observed import ObservedState
-from retriever.peers import COMPARABLE
 from retriever.state import ParcelFacts
 
 FloatArray = npt.NDArray[np.float32]

@@ -14,6 +14,7 @@ from indexer.generations.manifest import Manifest
 from indexer.imagery.chip import Chip
 from indexer.settings import Settings
 from retriever import statements
+from retriever.candidates import Anchor
 from retriever.comparison import (
     MOST_COMPARED,
     Compared,
@@ -32,7 +33,7 @@ from retriever.finding import check_properties, find_parcel, require_collection
 from retriever.history import dated, gaps_of, last_change_of, peak_of, reliability_of, trend_of
 from retriever.listing import MOST_COUNTED, ParcelList, page_of
 from retriever.observed import ObservedState
-from retriever.peers import Anchor, Peers, peers_of
+from retriever.peers import Peers, peers_of
 from retriever.published import OpenGeneration, PublishedGenerations
 from retriever.queries import DEFAULT_K, Interval, ParcelFilter, check_k
 from retriever.quoting import quoted

@@ -22,10 +22,11 @@ from sqlalchemy import (
     select,
     tuple_,
 )
-from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
-from retriever.attributes import has_attribute, has_name, has_text
+from retriever.attributes import has_name
+from retriever.caseless import is_any
+from retriever.conditions import conditions, touches, within_interval
 from retriever.queries import Bbox, Interval, ParcelFilter
 
 IntArray = npt.NDArray[np.int64]
@@ -59,43 +60,6 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def conditions(chosen: ParcelFilter, dialect: str) -> list[ColumnElement[bool]]:
-    """A filter's conditions, for statements over collections, parcels and observations.
-
-    Args:
-        chosen: The filter.
-        dialect: Name of the database's, as SQLAlchemy has it.
-    """
-    found: list[ColumnElement[bool]] = []
-    if chosen.collections:
-        found.append(Collection.name.in_(chosen.collections))
-    if chosen.crops:
-        found.append(
-            or_(_is_any(Parcel.crop_code, chosen.crops), _is_any(Parcel.crop_name, chosen.crops))
-        )
-    if chosen.bbox is not None:
-        found.append(_touches(chosen.bbox))
-    if chosen.interval is not None:
-        found.extend(_within(chosen.interval))
-    found.extend(has_attribute(name, value, dialect, _is_any) for name, value in chosen.attributes)
-    found.extend(_mentions(word, dialect) for word in chosen.words)
-    return found
-
-
-def _mentions(word: str, dialect: str) -> ColumnElement[bool]:
-    """Whether a word stands in a parcel's id, crop or attributes, compared without case."""
-
-    def within(column: ColumnElement[Any] | InstrumentedAttribute[Any]) -> ColumnElement[bool]:
-        return or_(*(column.icontains(spelling, autoescape=True) for spelling in _spellings(word)))
-
-    return or_(
-        within(Parcel.parcel_id),
-        within(Parcel.crop_code),
-        within(Parcel.crop_name),
-        has_text(dialect, within),
-    )
-
-
 def attribute_names(connection: Connection, collections: Sequence[str]) -> list[str]:
     """Names of the attributes that the first parcels have, in order.
 
@@ -116,39 +80,6 @@ def has_attribute_name(connection: Connection, name: str, collections: Sequence[
     if collections:
         statement = statement.join(Collection).where(Collection.name.in_(collections))
     return connection.scalar(statement) is not None
-
-
-def _is_any(
-    column: InstrumentedAttribute[str | None] | ColumnElement[str], words: Sequence[str]
-) -> ColumnElement[bool]:
-    """Whether a column holds one of the words, compared without case."""
-    spellings = {spelling for word in words for spelling in _spellings(word)}
-    return func.lower(column).in_([func.lower(spelling) for spelling in sorted(spellings)])
-
-
-def _spellings(word: str) -> set[str]:
-    """The ways in which a word is written.
-
-    SQLite's ``lower`` knows ASCII only and leaves É as it is. So the database folds both sides,
-    and a word is tried in each of the ways in which crops are written.
-    """
-    return {word, word.lower(), word.upper(), word.capitalize(), word.title()}
-
-
-def _touches(bbox: Bbox) -> ColumnElement[bool]:
-    latitude = and_(Parcel.south <= bbox.north, Parcel.north >= bbox.south)
-    if bbox.west <= bbox.east:
-        return and_(Parcel.west <= bbox.east, Parcel.east >= bbox.west, latitude)
-    return and_(or_(Parcel.east >= bbox.west, Parcel.west <= bbox.east), latitude)
-
-
-def _within(interval: Interval) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [Observation.acquired_at.is_not(None)]
-    if interval.start is not None:
-        found.append(Observation.acquired_at >= interval.start)
-    if interval.end is not None:
-        found.append(Observation.acquired_at < interval.end)
-    return found
 
 
 def allowed_rows(connection: Connection, space_id: int, chosen: ParcelFilter) -> IntArray:
@@ -255,8 +186,8 @@ def _may_be_centered_in(bbox: Bbox) -> ColumnElement[bool]:
     """
     widest = bbox.west - _WIDEST_PARCEL_DEG
     if bbox.west <= bbox.east:
-        return and_(_touches(bbox), Parcel.west.between(widest, bbox.east))
-    return and_(_touches(bbox), or_(Parcel.west >= widest, Parcel.west <= bbox.east))
+        return and_(touches(bbox), Parcel.west.between(widest, bbox.east))
+    return and_(touches(bbox), or_(Parcel.west >= widest, Parcel.west <= bbox.east))
 
 
 def comparable_rows(
@@ -308,8 +239,8 @@ def comparable_rows(
 
 def _is_crop(crop: DeclaredCrop) -> ColumnElement[bool]:
     """Whether a parcel declares a crop: a code means it within its own collection only."""
-    by_code = _is_any(Parcel.crop_code, [crop.code or ""])
-    by_name = _is_any(Parcel.crop_name, [crop.name or ""])
+    by_code = is_any(Parcel.crop_code, [crop.code or ""])
+    by_name = is_any(Parcel.crop_name, [crop.name or ""])
     if not crop.name:
         return by_code
     if not crop.code:
@@ -414,7 +345,7 @@ def vectors_of(
         )
     )
     if interval is not None:
-        statement = statement.where(*_within(interval))
+        statement = statement.where(*within_interval(interval))
     return {row.scene: row.vector for row in connection.execute(statement)}
 
 
@@ -428,7 +359,7 @@ def observations_of(
         .order_by(Observation.acquired_at.is_(None), Observation.acquired_at, Observation.scene)
     )
     if interval is not None:
-        statement = statement.where(*_within(interval))
+        statement = statement.where(*within_interval(interval))
     return connection.execute(statement).all()
 
 
@@ -492,7 +423,7 @@ def count_parcels(connection: Connection, chosen: ParcelFilter, most: int) -> in
 def _listed(statement: Select[*Columns], chosen: ParcelFilter, dialect: str) -> Select[*Columns]:
     statement = statement.join(Collection, Collection.id == Parcel.collection_id)
     if chosen.interval is not None:
-        seen = exists().where(Observation.parcel_id == Parcel.id, *_within(chosen.interval))
+        seen = exists().where(Observation.parcel_id == Parcel.id, *within_interval(chosen.interval))
         statement = statement.where(seen)
     return statement.where(*conditions(replace(chosen, interval=None), dialect))
 

@@ -15,19 +15,16 @@ from hypothesis import strategies as st
 from pyproj import Geod
 
 from indexer.settings import Settings
-from retriever import peers as peers_module
+from retriever import candidates as candidates_module
+from retriever.candidates import COMPARABLE, REGIONS_KM, around, distances_km
 from retriever.peers import (
-    COMPARABLE,
     LOOK_ALIKES,
     MIN_PEERS,
     MOST_PEERS,
-    REGIONS_KM,
     CropVote,
     PeerGroup,
     Peers,
     Standing,
-    around,
-    distances_km,
     standing_of,
 )
 from retriever.queries import Bbox, Interval, ParcelFilter
@@ -755,7 +752,7 @@ def test_a_code_means_what_its_own_collection_says(state_of: StateOf) -> None:
 def test_peers_are_sought_no_farther_than_enough_of_them_are_found(
     state_of: StateOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers_module, "ENOUGH_CANDIDATES", 6)
+    monkeypatch.setattr(candidates_module, "ENOUGH_CANDIDATES", 6)
     near = crowd(6, "near", corner=(2.0, 49.0 + 4 * KM))
     middling = crowd(6, "middling", corner=(2.0, 49.0 + 14 * KM))
     far = crowd(6, "far", corner=(2.0, 49.0 + 49 * KM))
