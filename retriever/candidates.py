@@ -103,7 +103,7 @@ def _within(
     )
     places = {row.id: (row.longitude, row.latitude) for row in parcels}
     if anchor.place is not None and within_km is not None:
-        near = distances_km(anchor.place, places_array(places.values())) <= within_km
+        near = distances_km(anchor.place, _places(places.values())) <= within_km
         places = dict(compress(places.items(), near))
     nearest: dict[int, statements.AnyRow] = {}
     for row in statements.comparable_rows(
@@ -119,12 +119,12 @@ def _within(
             nearest[row.parcel_row] = row
     return Candidates(
         rows=np.array([row.row for row in nearest.values()], dtype=np.int64),
-        places=places_array(places[parcel] for parcel in nearest),
+        places=_places(places[parcel] for parcel in nearest),
         within_km=within_km,
     )
 
 
-def places_array(places: Iterable[tuple[float | None, float | None]]) -> Float64Array:
+def _places(places: Iterable[tuple[float | None, float | None]]) -> Float64Array:
     """Longitudes and latitudes, shape ``(n, 2)``; NaN where there is no place."""
     return np.array(list(places), dtype=np.float64).reshape(-1, 2)
 

@@ -22,7 +22,6 @@ from retriever.candidates import (
     Candidates,
     candidates,
     distances_km,
-    places_array,
 )
 from retriever.published import OpenGeneration
 from retriever.results import iso
@@ -40,6 +39,9 @@ MAJORITY = 0.5
 """Share of the look-alikes beyond which they contradict what a parcel declares."""
 
 STANDING_INDICES = ("NDVI", "NDMI")
+
+NAMED_PEERS = 5
+"""Peers of a group that are named: the closest."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +68,77 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class PeerGroup:
-    """Parcels of the same crop, and how the parcel stands among them."""
+class Peer:
+    """A parcel of the same crop."""
 
-    parcels: frozenset[tuple[str, str]]
-    """Collection and id of each."""
-    standings: dict[str, Standing]
-    """By spectral index; empty where there are too few peers."""
-    start: datetime | None
-    """When the first of them was observed."""
-    end: datetime | None
-    farthest_km: float | None
-    lowest_score: float | None
-    """Cosine similarity of the least similar of them; None for neighbors."""
-    within_km: float | None
-    """How far away they were looked for; None where the parcel has no place."""
-
-    @property
-    def too_few(self) -> bool:
-        """Whether there are too few for a percentile."""
-        return len(self.parcels) < MIN_PEERS
+    collection: str
+    parcel_id: str
+    acquired_at: datetime
+    score: float | None
+    """Cosine similarity to the parcel's vector, -1 to 1; None for neighbors."""
+    distance_km: float | None
+    """From middle to middle; None where either has no place."""
+    medians: dict[str, float]
+    """Of ``STANDING_INDICES``, unitless; without those that were not measured."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
-            "n": len(self.parcels),
+            "collection": self.collection,
+            "id": self.parcel_id,
+            "datetime": iso(self.acquired_at),
+            "score": None if self.score is None else round(self.score, 4),
+            "distance_km": None if self.distance_km is None else round(self.distance_km, 2),
+            "medians": {name: round(median, 4) for name, median in self.medians.items()},
+        }
+
+
+@dataclass(frozen=True)
+class PeerGroup:
+    """Parcels of the same crop, and how the parcel stands among them."""
+
+    peers: tuple[Peer, ...]
+    """Closest first: by vector, or on the ground."""
+    standings: dict[str, Standing]
+    """By spectral index; empty where there are too few peers."""
+    within_km: float | None
+    """How far away they were looked for; None where the parcel has no place."""
+
+    @property
+    def parcels(self) -> frozenset[tuple[str, str]]:
+        """Collection and id of each."""
+        return frozenset((peer.collection, peer.parcel_id) for peer in self.peers)
+
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few for a percentile."""
+        return len(self.peers) < MIN_PEERS
+
+    @property
+    def start(self) -> datetime | None:
+        """When the first of them was observed."""
+        return min((peer.acquired_at for peer in self.peers), default=None)
+
+    @property
+    def end(self) -> datetime | None:
+        """When the last of them was observed."""
+        return max((peer.acquired_at for peer in self.peers), default=None)
+
+    @property
+    def farthest_km(self) -> float | None:
+        """How far away the farthest is."""
+        known = [peer.distance_km for peer in self.peers if peer.distance_km is not None]
+        return max(known, default=None)
+
+    @property
+    def lowest_score(self) -> float | None:
+        """Cosine similarity of the least similar of them; None for neighbors."""
+        return min((peer.score for peer in self.peers if peer.score is not None), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; names the closest of them."""
+        return {
+            "n": len(self.peers),
             "too_few": self.too_few,
             "within_km": self.within_km,
             "start": iso(self.start),
@@ -98,6 +146,7 @@ class PeerGroup:
             "farthest_km": None if self.farthest_km is None else round(self.farthest_km, 2),
             "lowest_score": None if self.lowest_score is None else round(self.lowest_score, 4),
             "indices": {name: standing.to_dict() for name, standing in self.standings.items()},
+            "closest": [peer.to_dict() for peer in self.peers[:NAMED_PEERS]],
         }
 
 
@@ -171,7 +220,7 @@ def peers_of(connection: Connection, generation: OpenGeneration, anchor: Anchor)
         similar = _group(connection, anchor, kind, list(scores), scores)
         if anchor.place is not None:
             nearest = kind.nearest(anchor.place, MOST_PEERS)
-            nearby = _group(connection, anchor, kind, nearest, None)
+            nearby = _group(connection, anchor, kind, nearest, {})
     anything = candidates(connection, generation, anchor, None)
     found = anything.most_similar(generation, anchor.vector, LOOK_ALIKES)
     described = statements.describe_rows(connection, list(found))
@@ -185,28 +234,33 @@ def _group(
     anchor: Anchor,
     found: Candidates,
     rows: Sequence[int],
-    scores: Mapping[int, float] | None,
+    scores: Mapping[int, float],
 ) -> PeerGroup:
     described = statements.describe_rows(connection, rows)
-    members = list(described.values())
-    times = [row.acquired_at for row in members]
+    peers = tuple(
+        _peer(anchor, described[row], scores.get(row)) for row in rows if row in described
+    )
     standings: dict[str, Standing] = {}
     for index in STANDING_INDICES:
-        values = [row.indices[index]["median"] for row in members if index in row.indices]
+        values = [peer.medians[index] for peer in peers if index in peer.medians]
         if index in anchor.medians and len(values) >= MIN_PEERS:
             standings[index] = standing_of(anchor.medians[index], values)
-    farthest = None
-    if anchor.place is not None and members:
-        places = places_array((row.longitude, row.latitude) for row in members)
-        farthest = float(distances_km(anchor.place, places).max())
-    return PeerGroup(
-        parcels=frozenset((row.collection, row.parcel_id) for row in members),
-        standings=standings,
-        start=min(times, default=None),
-        end=max(times, default=None),
-        farthest_km=farthest,
-        lowest_score=min((scores[row.row] for row in members), default=None) if scores else None,
-        within_km=found.within_km,
+    return PeerGroup(peers, standings, found.within_km)
+
+
+def _peer(anchor: Anchor, row: statements.AnyRow, score: float | None) -> Peer:
+    distance = None
+    if anchor.place is not None and row.longitude is not None:
+        distance = float(distances_km(anchor.place, np.array([[row.longitude, row.latitude]]))[0])
+    return Peer(
+        collection=row.collection,
+        parcel_id=row.parcel_id,
+        acquired_at=row.acquired_at,
+        score=score,
+        distance_km=distance,
+        medians={
+            name: row.indices[name]["median"] for name in STANDING_INDICES if name in row.indices
+        },
     )
 
 

@@ -126,7 +126,7 @@ def answer_from_tools(state: str, similar: str) -> str:
     )
     peers = found(
         rf"^Against (?P<whom>.+?) \((?P<n>\d+), seen (?P<day>{DATE}), within (?P<km>\S+) km\): "
-        r"NDVI percentile (?P<percentile>\d+) \(their median (?P<median>[\d.-]+)\)",
+        r"NDVI percentile (?P<percentile>\d+) \(median (?P<median>[\d.-]+)\)",
         state,
     )
     matches = re.findall(rf'^"([^"]+)","([^"]+)",(\S+),({DATE})$', similar, flags=re.MULTILINE)
@@ -539,7 +539,11 @@ ENCODED = re.compile(
 
 
 def without_encoder(text: str) -> list[str]:
-    """The lines of an answer, but for its observations and how many of them there is room for."""
+    """The lines of an answer, but for its observations and how many of them there is room for.
+
+    Which parcels are most alike depends on the encoder as well.
+    """
+    text = re.sub(r"^(Most alike \(NDVI\): ).*$", r"\1*", text, flags=re.MULTILINE)
     lines = [ENCODED.sub("*", line) for line in text.splitlines()]
     lines = [line for line in lines if not re.match(rf"{DATE}: ", line)]
     return [re.sub(r"^(\d+ m|M)ore.*: cursor \S+ ", "", line) for line in lines]

@@ -72,6 +72,6 @@ def show(found: "ParcelState") -> None:
         ],
         right={"valid", "cloud", *_SHOWN},
     )
-    for line in summary_lines(found, detailed=False):
+    for line in summary_lines(found, detailed=True):
         say(line)
     tell_notes(found.notes)

@@ -182,6 +182,15 @@ class Standing(Part):
     p90: float
 
 
+class Peer(Key):
+    """A parcel of the same crop."""
+
+    datetime: Time
+    score: Cosine | None
+    distance_km: float | None
+    medians: Medians
+
+
 class PeerGroup(Part):
     """Parcels of the same crop."""
 
@@ -193,6 +202,7 @@ class PeerGroup(Part):
     farthest_km: float | None
     lowest_score: Cosine | None
     indices: dict[str, Standing]
+    closest: Annotated[list[Peer], Field(description="Some of them, the closest first.")]
 
 
 class Crop(Part):

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from retriever.history import Change, Gaps, Peak, Trend
 from retriever.observed import ObservedState
-from retriever.peers import MIN_PEERS, CropVote, PeerGroup, Peers, Standing
+from retriever.peers import MIN_PEERS, CropVote, Peer, PeerGroup, Peers, Standing
 from retriever.queries import ParcelFilter
 from retriever.search import ParcelSearcher
-from retriever.state import ParcelState
+from retriever.state import ParcelFacts, ParcelState
 from retriever.tools.arguments import (
     CollectionName,
     Cursor,
@@ -34,6 +34,7 @@ from retriever.tools.wording import (
 )
 
 _SHOWN_INDICES = ("NDVI", "NDMI")
+_NAMED_PEERS = 3
 
 
 class StateArguments(ToolArguments):
@@ -63,7 +64,7 @@ def _answer(searcher: ParcelSearcher, arguments: StateArguments) -> Answer:
         more = f"{len(shown) - told} more observations: cursor {place}. " if place else ""
         return [
             *([] if start else _provenance(state)),
-            f"{more}Next: find_similar_parcels or compare_parcels with this id.",
+            f"{more}Next: find_similar_parcels or compare_parcels.",
         ]
 
     lines = [_observation(seen, detailed=detailed) for seen in shown]
@@ -84,7 +85,7 @@ def _head(state: ParcelState) -> list[str]:
         f"Parcel {key(parcel.parcel_id, parcel.collection)}: "
         f"{crop(parcel.crop_name, parcel.crop_code)}, {hectares(parcel.area_m2)}. "
         f"{seen.reliable} of {seen.observations} observations reliable{doubt}",
-        "Medians over valid pixels, unitless (NDVI greenness, NDMI moisture), latest first:",
+        "Medians, unitless (NDVI greenness, NDMI moisture), latest first:",
     ]
 
 
@@ -93,17 +94,17 @@ def summary_lines(state: ParcelState, *, detailed: bool) -> list[str]:
 
     Args:
         state: The state.
-        detailed: Tell every spectral index, and quantiles of the peers.
+        detailed: Tell every spectral index, quantiles of the peers, and gaps.
 
     Returns:
         Sentences, the most telling first.
     """
     return [
         _trend(state.trend),
-        *([] if state.peers is None else _peers(state.peers, detailed=detailed)),
+        *([] if state.peers is None else _peers(state.peers, state.parcel, detailed=detailed)),
         *([] if state.peak is None else [_peak(state.peak)]),
         *([] if state.last_change is None else [_change(state.last_change, detailed=detailed)]),
-        *([] if state.gaps is None else [_gaps(state.gaps)]),
+        *([_gaps(state.gaps)] if detailed and state.gaps is not None else []),
     ]
 
 
@@ -145,7 +146,7 @@ def _gaps(gaps: Gaps) -> str:
     )
 
 
-def _peers(peers: Peers, *, detailed: bool) -> list[str]:
+def _peers(peers: Peers, parcel: ParcelFacts, *, detailed: bool) -> list[str]:
     lines = []
     if peers.similar is not None:
         same = peers.nearby is not None and peers.nearby.parcels == peers.similar.parcels
@@ -154,11 +155,12 @@ def _peers(peers: Peers, *, detailed: bool) -> list[str]:
         if peers.nearby is not None and not same:
             what = "its nearest parcels of its crop"
             lines.append(_group(what, peers.nearby, detailed=detailed))
+        lines += _closest(peers.similar, parcel.collection)
     return [*lines, _vote(peers.crop)]
 
 
 def _group(what: str, group: PeerGroup, *, detailed: bool) -> str:
-    n = len(group.parcels)
+    n = len(group.peers)
     if group.too_few:
         return f"Against {what}: too few ({n}, at least {MIN_PEERS} needed)."
     span = day(group.start)
@@ -172,8 +174,23 @@ def _group(what: str, group: PeerGroup, *, detailed: bool) -> str:
     return f"Against {what} ({n}, seen {span}{far}): {standings or 'not measured'}."
 
 
+def _closest(group: PeerGroup, usual_collection: str) -> list[str]:
+    named = [
+        f"{_peer_key(peer, usual_collection)} {peer.medians['NDVI']:.2f}"
+        for peer in group.peers[:_NAMED_PEERS]
+        if "NDVI" in peer.medians
+    ]
+    return [f"Most alike (NDVI): {', '.join(named)}."] if named else []
+
+
+def _peer_key(peer: Peer, usual_collection: str) -> str:
+    if peer.collection == usual_collection:
+        return quoted_id(peer.parcel_id)
+    return key(peer.parcel_id, peer.collection)
+
+
 def _spread(standing: Standing, *, detailed: bool) -> str:
-    median = f"their median {standing.median:.2f}"
+    median = f"median {standing.median:.2f}"
     return f"{median}, p10 {standing.p10:.2f}, p90 {standing.p90:.2f}" if detailed else median
 
 

@@ -277,6 +277,24 @@ def assert_group(group: PeerGroup | None, expected: Sequence[Seen], anchor: Seen
     assert set(group.standings) <= {"NDVI", "NDMI"}
 
 
+def assert_closest(
+    group: PeerGroup, expected: Sequence[Seen], anchor: Seen, *, scored: bool
+) -> None:
+    told = group.to_dict()["closest"]
+    assert [(peer["collection"], peer["id"]) for peer in told] == [
+        (seen.collection, seen.parcel_id) for seen in expected
+    ]
+    for peer, seen in zip(told, expected, strict=True):
+        assert peer["datetime"] == f"{seen.day}T10:50:31Z"
+        score = pytest.approx(cosine(anchor, seen), abs=1e-4) if scored else None
+        assert peer["score"] == score
+        placed = anchor.corner is not None and seen.corner is not None
+        distance = pytest.approx(kilometers(anchor, seen), abs=0.01) if placed else None
+        assert peer["distance_km"] == distance
+        shown = {name: value for name, value in seen.indices.items() if name in ("NDVI", "NDMI")}
+        assert peer["medians"] == pytest.approx(shown)
+
+
 def assert_standing(standing: Standing, value: float, others: Sequence[float]) -> None:
     assert standing.value == pytest.approx(value)
     assert standing.percentile == pytest.approx(mid_rank(value, others))
@@ -317,6 +335,7 @@ def assert_peers(peers: Peers | None, planted: Sequence[Seen], anchor: Seen) -> 
     else:
         assert_group(peers.similar, kind[:50], anchor)
         assert peers.similar is not None
+        assert_closest(peers.similar, kind[:5], anchor, scored=True)
         lowest = peers.similar.lowest_score
         assert lowest == (pytest.approx(cosine(anchor, kind[:50][-1]), abs=1e-6) if kind else None)
     if anchor.crop_name is None or anchor.corner is None:
@@ -325,6 +344,7 @@ def assert_peers(peers: Peers | None, planted: Sequence[Seen], anchor: Seen) -> 
         nearest = sorted(kind, key=lambda seen: kilometers(anchor, seen))[:50]
         assert_group(peers.nearby, nearest, anchor)
         assert peers.nearby is not None
+        assert_closest(peers.nearby, nearest[:5], anchor, scored=False)
         assert peers.nearby.lowest_score is None
     assert_vote(peers.crop, candidates[:10], anchor)
 

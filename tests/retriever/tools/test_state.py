@@ -9,7 +9,7 @@ from retriever.search import ParcelSearcher
 from tests.retriever.planted import Seen, at_cosine, plant, searching, settings_in
 from tests.retriever.tools.asking import answer, artifact, call, refusal, tool_of
 
-NEXT = "Next: find_similar_parcels or compare_parcels with this id."
+NEXT = "Next: find_similar_parcels or compare_parcels."
 
 
 def cursor_in(text: str, left: int | None = None) -> str:
@@ -60,7 +60,7 @@ def test_a_state_is_told_latest_first_and_then_over_time_and_against_its_kind(
     assert lines[:6] == [
         'Parcel "x" of "demo": crop "winter wheat", 1.23 ha. 3 of 4 observations reliable; only '
         "these count.",
-        "Medians over valid pixels, unitless (NDVI greenness, NDMI moisture), latest first:",
+        "Medians, unitless (NDVI greenness, NDMI moisture), latest first:",
         "2023-05-29: NDVI 0.55, NDMI not measured, 100 % valid",
         "2023-05-24: NDVI not measured, NDMI not measured, 20 % valid, NOT reliable",
         "2023-05-19: NDVI 0.70, NDMI 0.30, 100 % valid",
@@ -73,11 +73,11 @@ def test_a_state_is_told_latest_first_and_then_over_time_and_against_its_kind(
     assert lines[6:12] == [
         "Trend: NDVI -0.0125 per day over 3 observations, 2023-05-09 to 2023-05-29.",
         "Against all parcels of its crop around (6, seen 2023-05-29, within 4.4 km): NDVI "
-        "percentile 17 (their median 0.75).",
+        "percentile 17 (median 0.75).",
+        'Most alike (NDVI): "n0" 0.50, "n1" 0.60, "n2" 0.70.',
         'Crop of its look-alikes: "winter wheat" (86 % of 7), as declared.',
         "Peak: NDVI 0.80 on 2023-05-09.",
         "Change 2023-05-19 to 2023-05-29: NDVI -0.15; cosine of embeddings 0.600.",
-        "Seen every 10 days, longest gap 10 from 2023-05-09.",
     ]
     assert lines[12].startswith("Source: generation 1, space ")
     assert lines[13:] == [NEXT]
@@ -108,7 +108,8 @@ def test_in_detail_every_index_and_the_scene_are_told(season: ParcelSearcher) ->
     text = answer(tool_of(season, "get_parcel_state"), parcel_id="x", response_format="detailed")
     assert '2023-05-29: NDVI 0.55, 100 % valid, scene "scene-2023-05-29"' in text
     # Quantiles of 0.5, 0.6, 0.7, 0.8, 0.9 and 1.1, by linear interpolation.
-    assert "percentile 17 (their median 0.75, p10 0.55, p90 1.00)" in text
+    assert "Seen every 10 days, longest gap 10 from 2023-05-09." in text
+    assert "percentile 17 (median 0.75, p10 0.55, p90 1.00)" in text
 
 
 def test_the_artifact_of_a_state_is_the_whole_state(
