@@ -1,7 +1,7 @@
 """Text compared without case, in SQL.
 
-SQLite's ``lower`` knows ASCII only and leaves É as it is. So the database folds both sides, and a
-word is tried in each of the ways in which names and crops are written.
+The database folds both sides. SQLite's ``lower`` knows ASCII only and leaves É as it is, so a word
+with other letters is tried in each of the ways in which names and crops are written.
 """
 
 from collections.abc import Sequence
@@ -25,4 +25,6 @@ def contains(column: Column, word: str) -> ColumnElement[bool]:
 
 
 def _spellings(word: str) -> set[str]:
+    if word.isascii():
+        return {word}
     return {word, word.lower(), word.upper(), word.capitalize(), word.title()}

@@ -146,8 +146,8 @@ class ParcelFilter:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The words of the text."""
-        return tuple((self.text or "").split())
+        """The different words of the text."""
+        return tuple(dict.fromkeys((self.text or "").split()))
 
     @property
     def is_empty(self) -> bool:
