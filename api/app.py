@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from api.dependencies import LazySearcher, require_key
 from api.errors import Problem, add_error_handlers
 from api.mcp_server import create_mcp_server, http_sessions
-from api.routers import health, landing, parcels
+from api.routers import collections, health, landing, parcels
 from api.settings import ApiSettings
 from indexer.errors import StorageError
 
@@ -57,7 +57,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.searcher = LazySearcher(settings)
     add_error_handlers(app)
-    for router in (landing.router, health.router, parcels.router):
+    for router in (landing.router, health.router, collections.router, parcels.router):
         app.include_router(router)
     # A mounted application would answer at /mcp/ only. Stateless, it has nothing to GET or DELETE.
     app.router.routes.append(Route("/mcp", _McpEndpoint(), methods=["POST"], name="mcp"))

@@ -57,8 +57,9 @@ class ParcelList:
 
     query: dict[str, Any]
     parcels: tuple[ListedParcel, ...]
-    matched: int
-    """How many fit, over all pages; at most ``MOST_COUNTED``, which ``counted`` tells."""
+    matched: int | None
+    """How many fit, over all pages; at most ``MOST_COUNTED``, which ``counted`` tells. None where
+    nobody asked."""
     counted: bool
     """Whether ``matched`` is all of them."""
     more: bool
@@ -74,12 +75,14 @@ class ParcelList:
         }
 
 
-def page_of(query: dict[str, Any], rows: Sequence[AnyRow], limit: int, matched: int) -> ParcelList:
+def page_of(
+    query: dict[str, Any], rows: Sequence[AnyRow], limit: int, matched: int | None
+) -> ParcelList:
     """A page from its rows, one more than the page may hold, and a count that may go on."""
     return ParcelList(
         query=query,
         parcels=tuple(map(ListedParcel.from_row, rows[:limit])),
-        matched=min(matched, MOST_COUNTED),
-        counted=matched <= MOST_COUNTED,
+        matched=None if matched is None else min(matched, MOST_COUNTED),
+        counted=matched is not None and matched <= MOST_COUNTED,
         more=len(rows) > limit,
     )

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Engine
 
 from indexer.catalog.database import open_catalog
-from indexer.catalog.reading import get_space
+from indexer.catalog.reading import collection_names, get_space
 from indexer.embedding_space import describe_space, notes_for
 from indexer.errors import GenerationMismatchError, InvalidInputError, NotFoundError, StorageError
 from indexer.generations.manifest import Manifest
@@ -40,6 +40,7 @@ from retriever.quoting import quoted
 from retriever.ranking import rank
 from retriever.results import Matches, iso
 from retriever.state import ParcelFacts, ParcelState
+from retriever.summaries import CollectionSummary
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -57,6 +58,7 @@ class ParcelSearcher:
         self.settings = settings
         self.engine = engine
         self._published = PublishedGenerations(settings)
+        self._summaries: tuple[object, list[CollectionSummary]] = (None, [])
 
     @classmethod
     def open(cls, settings: Settings) -> "ParcelSearcher":
@@ -379,8 +381,34 @@ class ParcelSearcher:
             notes=tuple(dict.fromkeys(note for space in found for note in notes_for(space.recipe))),
         )
 
+    def collections(self, name: str | None = None) -> list[CollectionSummary]:
+        """What there is: all collections, or one, as of the last publication.
+
+        Args:
+            name: The one; None for all.
+
+        Raises:
+            NotFoundError: If there is no collection of this name.
+        """
+        with statements.snapshot(self.engine) as connection:
+            if name is not None:
+                require_collection(connection, name)
+            moment = (statements.published_spaces(connection), collection_names(connection))
+            known, summaries = self._summaries
+            if known != moment:
+                # Reads every parcel and observation, which takes a while in a large catalog.
+                rows = statements.summaries(connection)
+                summaries = [CollectionSummary.from_row(row) for row in rows]
+                self._summaries = (moment, summaries)
+        return [found for found in summaries if name in (None, found.name)]
+
     def parcels(
-        self, *, where: ParcelFilter = _ALL, limit: int = DEFAULT_K, after: int = 0
+        self,
+        *,
+        where: ParcelFilter = _ALL,
+        limit: int = DEFAULT_K,
+        after: int = 0,
+        count: bool = True,
     ) -> ParcelList:
         """Stored parcels that fit a filter, in order of their collections' age and of ids.
 
@@ -388,6 +416,7 @@ class ParcelSearcher:
             where: Which parcels; an interval leaves those that were observed in it.
             limit: Most parcels of the page, 1 to 1000.
             after: Row of the last parcel of the page before; 0 at the beginning.
+            count: Whether to count all that fit, which costs more than a page.
 
         Raises:
             NotFoundError: If the filter names a collection that does not exist.
@@ -405,7 +434,9 @@ class ParcelSearcher:
                     kind="cursor-expired",
                 )
             rows = statements.list_parcels(connection, where, after=after, limit=limit + 1)
-            matched = statements.count_parcels(connection, where, MOST_COUNTED + 1)
+            matched = None
+            if count:
+                matched = statements.count_parcels(connection, where, MOST_COUNTED + 1)
         return page_of(where.to_dict(), rows, limit, matched)
 
     def generations(self) -> list[OpenGeneration]:

@@ -428,6 +428,37 @@ def _listed(statement: Select[*Columns], chosen: ParcelFilter, dialect: str) -> 
     return statement.where(*conditions(replace(chosen, interval=None), dialect))
 
 
+def summaries(connection: Connection) -> Sequence[AnyRow]:
+    """Collections with what is in them, by name; reads all of their parcels and observations."""
+    seen = (
+        select(
+            Parcel.collection_id,
+            func.min(Observation.acquired_at).label("start"),
+            func.max(Observation.acquired_at).label("end"),
+        )
+        .join(Observation, Observation.parcel_id == Parcel.id)
+        .group_by(Parcel.collection_id)
+        .subquery()
+    )
+    statement = (
+        select(
+            Collection.name,
+            func.count(Parcel.id).label("parcels"),
+            func.min(Parcel.west).label("west"),
+            func.min(Parcel.south).label("south"),
+            func.max(Parcel.east).label("east"),
+            func.max(Parcel.north).label("north"),
+            func.min(seen.c.start).label("start"),
+            func.max(seen.c.end).label("end"),
+        )
+        .outerjoin(Parcel, Parcel.collection_id == Collection.id)
+        .outerjoin(seen, seen.c.collection_id == Collection.id)
+        .group_by(Collection.id, Collection.name)
+        .order_by(Collection.name)
+    )
+    return connection.execute(statement).all()
+
+
 def space_of(connection: Connection, space_id: int | None) -> AnyRow | None:
     """Recipe and digest of an embedding space."""
     statement = select(EmbeddingSpace.recipe, EmbeddingSpace.digest)

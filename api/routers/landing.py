@@ -24,6 +24,8 @@ async def landing(request: Request) -> dict[str, Any]:
         "links": [
             _link("self", f"{base}/", "application/json", "This page"),
             _link("service-desc", f"{base}/api", OPENAPI_JSON, "The routes, as OpenAPI"),
+            _link("conformance", f"{base}/conformance", "application/json", "OGC API classes"),
+            _link("data", f"{base}/collections", "application/json", "The collections"),
             _link("status", f"{base}/health/ready", "application/json", "What answers now"),
         ],
     }

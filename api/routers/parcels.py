@@ -10,11 +10,9 @@ from pydantic import StringConstraints
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
 from api.errors import problem_responses
+from api.features import FEATURE_SCHEMA, GEOJSON, GeoJSONResponse, described, feature_of
 from retriever.queries import DEFAULT_K, MAX_K, Bbox, Interval, ParcelFilter
-from retriever.results import feature, iso
 from retriever.state import ParcelState
-
-GEOJSON: Final = "application/geo+json"
 
 # PostgreSQL refuses text that holds a NUL; nothing stored can match it anyway.
 _Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
@@ -37,12 +35,6 @@ DatetimeText = Annotated[
 ]
 
 
-class GeoJSONResponse(JSONResponse):
-    """RFC 7946."""
-
-    media_type = GEOJSON
-
-
 _PROBLEMS: Final = problem_responses(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
@@ -50,22 +42,12 @@ _PROBLEMS: Final = problem_responses(
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 
-_FEATURE_SCHEMA: Final = {
-    "type": "object",
-    "required": ["type", "id", "geometry", "properties"],
-    "properties": {
-        "type": {"const": "Feature"},
-        "id": {"type": "string"},
-        "geometry": {"type": ["object", "null"]},
-        "properties": {"type": "object"},
-    },
-}
 _MATCHES_SCHEMA: Final = {
     "type": "object",
     "required": ["type", "features", "query", "generation", "space", "notes"],
     "properties": {
         "type": {"const": "FeatureCollection"},
-        "features": {"type": "array", "items": _FEATURE_SCHEMA},
+        "features": {"type": "array", "items": FEATURE_SCHEMA},
         "numberReturned": {"type": "integer"},
         "query": {"type": "object"},
         "generation": {"type": "integer"},
@@ -101,10 +83,6 @@ router = APIRouter(
     dependencies=[KeyDep, KnownParametersDep],
     responses=_PROBLEMS,
 )
-
-
-def _answer(description: str, media_type: str, schema: dict[str, Any]) -> dict[int | str, Any]:
-    return {200: {"description": description, "content": {media_type: {"schema": schema}}}}
 
 
 def _filter(
@@ -149,7 +127,7 @@ def _filter(
 @router.get(
     "/{parcel_id:path}/similar",
     response_class=GeoJSONResponse,
-    responses=_answer("The matches, closest first", GEOJSON, _MATCHES_SCHEMA),
+    responses=described("The matches, closest first", GEOJSON, _MATCHES_SCHEMA),
 )
 def similar(
     searcher: SearcherDep,
@@ -182,7 +160,7 @@ def similar(
 
 @router.get(
     "/{parcel_id:path}/state",
-    responses=_answer("The observations, in order of time", "application/json", _STATE_SCHEMA),
+    responses=described("The observations, in order of time", "application/json", _STATE_SCHEMA),
 )
 def state(
     searcher: SearcherDep,
@@ -199,7 +177,7 @@ def state(
 @router.get(
     "/{parcel_id:path}",
     response_class=GeoJSONResponse,
-    responses=_answer("The parcel", GEOJSON, _FEATURE_SCHEMA),
+    responses=described("The parcel", GEOJSON, FEATURE_SCHEMA),
 )
 def item(
     request: Request, searcher: SearcherDep, collection: CollectionName, parcel_id: ParcelId
@@ -208,22 +186,14 @@ def item(
     found = searcher.state(parcel_id, collection=collection, peers=False)
     base = str(request.base_url).rstrip("/")
     path = f"collections/{quote(collection, safe='')}/items/{quote(parcel_id, safe='')}"
-    return GeoJSONResponse(_feature(found, f"{base}/{path}"))
+    return GeoJSONResponse(_with_links(found, f"{base}/{path}"))
 
 
-def _feature(found: ParcelState, address: str) -> dict[str, Any]:
-    """GeoJSON of a parcel; where an attribute has a name of ours, ours stands."""
-    facts = found.to_dict()
-    named = ("collection", "id", "crop:code", "crop:name", "metrics:area")
+def _with_links(found: ParcelState, address: str) -> dict[str, Any]:
     times = [seen.acquired_at for seen in found.observations if seen.acquired_at is not None]
-    properties = {
-        **found.parcel.attributes,
-        **{name: facts[name] for name in named},
-        "datetime": iso(max(times, default=None)),
-    }
     links = [
         {"rel": "self", "href": address, "type": GEOJSON},
         {"rel": "similar", "href": f"{address}/similar", "type": GEOJSON},
         {"rel": "state", "href": f"{address}/state", "type": "application/json"},
     ]
-    return {**feature(found.parcel.parcel_id, found.parcel.geometry, properties), "links": links}
+    return {**feature_of(found.parcel, max(times, default=None)), "links": links}

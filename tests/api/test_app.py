@@ -260,7 +260,13 @@ def test_the_landing_page_links_to_what_there_is(demo_index: Settings) -> None:
     with TestClient(create_app(api_settings(demo_index))) as client:
         page = client.get("/").json()
         assert page["title"] == "Parcelle"
-        assert [link["rel"] for link in page["links"]] == ["self", "service-desc", "status"]
+        assert [link["rel"] for link in page["links"]] == [
+            "self",
+            "service-desc",
+            "conformance",
+            "data",
+            "status",
+        ]
         for link in page["links"]:
             response = client.get(link["href"])
             assert response.status_code == 200
