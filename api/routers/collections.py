@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
 from api.errors import problem_responses
 from api.features import FEATURE_SCHEMA, GEOJSON, GeoJSONResponse, described, feature_of
-from api.routers.parcels import CollectionName
+from api.parameters import BboxText, CollectionName, DatetimeText
 from retriever.queries import MAX_K, Bbox, Interval, ParcelFilter
 from retriever.results import iso
 from retriever.summaries import CollectionSummary
@@ -120,23 +120,8 @@ def items(
             examples=[100],
         ),
     ] = DEFAULT_LIMIT,
-    bbox: Annotated[
-        str | None,
-        Query(
-            description="Only parcels that touch it: `west,south,east,north` in degrees; west "
-            "above east crosses the antimeridian.",
-            examples=["2.0,49.2,2.1,49.3"],
-        ),
-    ] = None,
-    interval: Annotated[
-        str | None,
-        Query(
-            alias="datetime",
-            description="Only parcels that were observed then: a date, a time, or an interval "
-            "with `..` for an open end.",
-            examples=["2023-04-01/2023-06-30"],
-        ),
-    ] = None,
+    bbox: BboxText = None,
+    interval: DatetimeText = None,
     after: Annotated[
         int,
         Query(ge=0, le=2**63 - 1, description="Where the page before ended; `next` links say it."),

@@ -4,36 +4,15 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import StringConstraints
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
 from api.errors import problem_responses
 from api.features import FEATURE_SCHEMA, GEOJSON, GeoJSONResponse, described, feature_of
+from api.parameters import BboxText, CollectionName, DatetimeText, ParcelId, Text
 from retriever.queries import DEFAULT_K, MAX_K, Bbox, Interval, ParcelFilter
 from retriever.state import ParcelState
-
-# PostgreSQL refuses text that holds a NUL; nothing stored can match it anyway.
-_Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
-
-CollectionName = Annotated[
-    _Text, Path(description="Name of the parcel's collection.", examples=["demo"])
-]
-ParcelId = Annotated[
-    _Text,
-    Path(description="Id of the parcel, percent-encoded where need be.", examples=["demo-012"]),
-]
-DatetimeText = Annotated[
-    str | None,
-    Query(
-        alias="datetime",
-        description="Only observations acquired then: a date, a time, or an interval with `..` "
-        "for an open end. A date stands for the whole day, a month for the whole month.",
-        examples=["2023-04-01/2023-06-30"],
-    ),
-]
-
 
 _PROBLEMS: Final = problem_responses(
     HTTPStatus.BAD_REQUEST,
@@ -87,7 +66,7 @@ router = APIRouter(
 
 def _filter(
     collections: Annotated[
-        _Text | None,
+        Text | None,
         Query(
             description="Collections that matches may come from, comma-separated; without it, all "
             "of the same embedding space.",
@@ -95,20 +74,13 @@ def _filter(
         ),
     ] = None,
     crop: Annotated[
-        list[_Text] | None,
+        list[Text] | None,
         Query(
             description="Only parcels of this crop, by code or name; repeat it for several.",
             examples=[["winter wheat"]],
         ),
     ] = None,
-    bbox: Annotated[
-        str | None,
-        Query(
-            description="Only parcels that touch it: `west,south,east,north` in degrees; west "
-            "above east crosses the antimeridian.",
-            examples=["2.0,49.2,2.1,49.3"],
-        ),
-    ] = None,
+    bbox: BboxText = None,
     interval: DatetimeText = None,
 ) -> ParcelFilter:
     """The parcels and observations that may be returned."""

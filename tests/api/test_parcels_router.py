@@ -246,7 +246,7 @@ def test_state_keeps_to_the_interval(client: TestClient) -> None:
         (f"{PARCEL}/state?datetime=1999", 404, "state-not-found", "1999"),
         ("/collections/demo/items/%00", 400, "invalid-request", "parcel_id"),
         ("/collections/demo/items/", 400, "invalid-request", "parcel_id"),
-        ("/collections/demo/items", 404, "route-not-found", "/collections/demo/items"),
+        ("/collections/demo/things", 404, "route-not-found", "/collections/demo/things"),
     ],
 )
 def test_a_question_that_cannot_be_answered_is_told_why(
