@@ -124,7 +124,12 @@ def items(
     interval: DatetimeText = None,
     after: Annotated[
         int,
-        Query(ge=0, le=2**63 - 1, description="Where the page before ended; `next` links say it."),
+        Query(
+            ge=0,
+            le=2**63 - 1,
+            description="Where the page before ended; `next` links say it.",
+            examples=[0],
+        ),
     ] = 0,
 ) -> GeoJSONResponse:
     """The parcels of a collection, page by page: follow the links of relation `next`."""
