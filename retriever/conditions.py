@@ -1,6 +1,6 @@
 """A filter's conditions in SQL, over collections, parcels and observations."""
 
-from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import ColumnElement, Connection, and_, or_
 
 from indexer.catalog.tables import Collection, Observation, Parcel
 from retriever.attributes import has_attribute, mentions
@@ -8,13 +8,14 @@ from retriever.caseless import contains, is_any
 from retriever.queries import Bbox, Interval, ParcelFilter
 
 
-def conditions(chosen: ParcelFilter, dialect: str) -> list[ColumnElement[bool]]:
+def conditions(chosen: ParcelFilter, connection: Connection) -> list[ColumnElement[bool]]:
     """A filter's conditions, for statements over collections, parcels and observations.
 
     Args:
         chosen: The filter.
-        dialect: Name of the database's, as SQLAlchemy has it.
+        connection: Open connection.
     """
+    dialect = connection.dialect.name
     found: list[ColumnElement[bool]] = []
     if chosen.collections:
         found.append(Collection.name.in_(chosen.collections))

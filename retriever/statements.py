@@ -86,7 +86,7 @@ def allowed_rows(connection: Connection, space_id: int, chosen: ParcelFilter) ->
     """Ids of the embeddings of a space that a filter allows, shape ``(n,)``."""
     statement = (
         _joined(select(Embedding.id))
-        .where(Embedding.space_id == space_id, *conditions(chosen, connection.dialect.name))
+        .where(Embedding.space_id == space_id, *conditions(chosen, connection))
         .order_by(Embedding.id)
     )
     return np.array(connection.scalars(statement).all(), dtype=np.int64)
@@ -396,7 +396,7 @@ def list_parcels(
                 latest.label("latest"),
             ),
             chosen,
-            connection.dialect.name,
+            connection,
         )
         .order_by(Parcel.collection_id, Parcel.parcel_id)
         .limit(limit)
@@ -416,16 +416,18 @@ def has_parcel(connection: Connection, row: int) -> bool:
 
 def count_parcels(connection: Connection, chosen: ParcelFilter, most: int) -> int:
     """How many parcels fit a filter, counted up to ``most``."""
-    found = _listed(select(Parcel.id), chosen, connection.dialect.name).limit(most).subquery()
+    found = _listed(select(Parcel.id), chosen, connection).limit(most).subquery()
     return connection.scalar(select(func.count()).select_from(found)) or 0
 
 
-def _listed(statement: Select[*Columns], chosen: ParcelFilter, dialect: str) -> Select[*Columns]:
+def _listed(
+    statement: Select[*Columns], chosen: ParcelFilter, connection: Connection
+) -> Select[*Columns]:
     statement = statement.join(Collection, Collection.id == Parcel.collection_id)
     if chosen.interval is not None:
         seen = exists().where(Observation.parcel_id == Parcel.id, *within_interval(chosen.interval))
         statement = statement.where(seen)
-    return statement.where(*conditions(replace(chosen, interval=None), dialect))
+    return statement.where(*conditions(replace(chosen, interval=None), connection))
 
 
 def summaries(connection: Connection) -> Sequence[AnyRow]:
