@@ -66,6 +66,7 @@ class NotFoundError(ParcelleError, KeyError):
             "generation-not-found",
             "parcel-not-found",
             "parcel-not-embedded",
+            "preview-not-found",
             "state-not-found",
         }
     )
