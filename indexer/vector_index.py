@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -170,22 +171,31 @@ class VectorIndex:
         return bytes(faiss.serialize_index(self._index).tobytes())
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, nprobe: int, sha256: str, name: str) -> "VectorIndex":
-        """Restore an index, trusting it only if its digest is the recorded one.
+    def open(cls, path: Path, *, nprobe: int, sha256: str) -> "VectorIndex":
+        """Map an index file into memory, trusting it only if its digest is the recorded one.
 
-        FAISS loads a file with a flipped bit without complaint and returns other neighbors.
+        Processes that open the same file share its pages. FAISS loads a file with a flipped bit
+        without complaint and returns other neighbors.
+
+        Args:
+            path: A file that is never changed, only removed.
+            nprobe: As tuned for it.
+            sha256: What was published.
 
         Raises:
             StorageError: If the content is not what was published (``generation-corrupt``).
+            OSError: If it cannot be read.
         """
-        digest = hashlib.sha256(content).hexdigest()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != sha256:
             raise StorageError(
-                f"{name}: SHA-256 is {digest[:12]}…, but {sha256[:12]}… was published; the file is "
+                f"{path}: SHA-256 is {digest[:12]}…, but {sha256[:12]}… was published; the file is "
                 "damaged. Rebuild it from the database with: parcelle generations rebuild",
                 kind="generation-corrupt",
             )
-        return cls(faiss.deserialize_index(np.frombuffer(content, dtype=np.uint8)), nprobe)
+        # Not IO_FLAG_MMAP: its lists are searched at a third of the speed.
+        return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC), nprobe)
 
 
 def _selector(allowed: IntArray | None) -> faiss.IDSelector | None:

@@ -122,23 +122,20 @@ def rebuild(engine: Engine, folder: Path) -> list[Manifest]:
 
 
 def open_generation(folder: Path, manifest: Manifest) -> VectorIndex:
-    """Load a published index, refusing it if its bytes are not those that were published.
+    """Open a published index, refusing it if its bytes are not those that were published.
 
     Raises:
         StorageError: If the file is missing or damaged (``generation-corrupt``).
     """
     path = _index_path(folder, manifest)
     try:
-        content = path.read_bytes()
+        return VectorIndex.open(path, nprobe=manifest.nprobe, sha256=manifest.index_sha256)
     except OSError as error:
         raise StorageError(
             f"{path}: the index of generation {manifest.generation} cannot be read "
             f"({error.strerror}). Rebuild it from the database: parcelle generations rebuild",
             kind="generation-corrupt",
         ) from error
-    return VectorIndex.from_bytes(
-        content, nprobe=manifest.nprobe, sha256=manifest.index_sha256, name=str(path)
-    )
 
 
 def _index_path(folder: Path, manifest: Manifest) -> Path:

@@ -1,5 +1,9 @@
 import hashlib
+import re
+import sys
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -198,12 +202,18 @@ def test_the_same_rows_give_the_same_bytes(n: int) -> None:
     assert tuning == built(n)[1]
 
 
-def test_an_index_read_back_answers_as_before() -> None:
-    index, tuning = built(5_000)
+def written(folder: Path, index: VectorIndex) -> tuple[Path, str]:
+    """A file of an index, and the file's digest."""
     content = index.to_bytes()
-    restored = VectorIndex.from_bytes(
-        content, nprobe=tuning.nprobe, sha256=hashlib.sha256(content).hexdigest(), name="index"
-    )
+    path = folder / "index.faiss"
+    path.write_bytes(content)
+    return path, hashlib.sha256(content).hexdigest()
+
+
+def test_an_index_read_back_answers_as_before(tmp_path: Path) -> None:
+    index, tuning = built(5_000)
+    path, sha256 = written(tmp_path, index)
+    restored = VectorIndex.open(path, nprobe=tuning.nprobe, sha256=sha256)
     assert (restored.rows, restored.dimensions, restored.nlist) == (5_000, DIMENSIONS, index.nlist)
     for row in range(0, 5_000, 500):
         for before, after in zip(
@@ -212,6 +222,16 @@ def test_an_index_read_back_answers_as_before() -> None:
             strict=True,
         ):
             np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is mapped on Linux only")
+def test_an_open_index_is_mapped_so_that_processes_share_it(tmp_path: Path) -> None:
+    path, sha256 = written(tmp_path, built(5_000)[0])
+    index = VectorIndex.open(path, nprobe=1, sha256=sha256)
+    assert str(path) in Path("/proc/self/maps").read_text()
+    # Those who still ask do not notice that the file is gone.
+    path.unlink()
+    assert len(index.search(clustered(1)[0], 10)[1]) == 10
 
 
 @pytest.mark.parametrize(
@@ -224,16 +244,13 @@ def test_an_index_read_back_answers_as_before() -> None:
     ],
     ids=["cut short", "empty", "too long", "one bit flipped"],
 )
-def test_a_damaged_index_is_refused_by_name(damage: object) -> None:
-    content = built(100)[0].to_bytes()
-    assert callable(damage)
-    with pytest.raises(StorageError, match=r"^generations/7/index\.faiss: .*damaged") as caught:
-        VectorIndex.from_bytes(
-            damage(content),
-            nprobe=1,
-            sha256=hashlib.sha256(content).hexdigest(),
-            name="generations/7/index.faiss",
-        )
+def test_a_damaged_index_is_refused_by_name(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    path, sha256 = written(tmp_path, built(100)[0])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(StorageError, match=rf"^{re.escape(str(path))}: .*damaged") as caught:
+        VectorIndex.open(path, nprobe=1, sha256=sha256)
     assert caught.value.kind == "generation-corrupt"
 
 
