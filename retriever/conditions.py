@@ -50,11 +50,13 @@ def touches(bbox: Bbox) -> ColumnElement[bool]:
     return and_(or_(Parcel.east >= bbox.west, Parcel.west <= bbox.east), latitude)
 
 
-def within_interval(interval: Interval) -> list[ColumnElement[bool]]:
+def within_interval(
+    interval: Interval, observation: type[Observation] = Observation
+) -> list[ColumnElement[bool]]:
     """Whether an observation was acquired in an interval; those without a time were not."""
-    found: list[ColumnElement[bool]] = [Observation.acquired_at.is_not(None)]
+    found: list[ColumnElement[bool]] = [observation.acquired_at.is_not(None)]
     if interval.start is not None:
-        found.append(Observation.acquired_at >= interval.start)
+        found.append(observation.acquired_at >= interval.start)
     if interval.end is not None:
-        found.append(Observation.acquired_at < interval.end)
+        found.append(observation.acquired_at < interval.end)
     return found

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from retriever.results import iso
 from retriever.state import ParcelFacts
@@ -11,6 +11,29 @@ from retriever.statements import AnyRow
 
 MOST_COUNTED = 1000
 """Beyond this many, parcels are not counted."""
+
+
+@dataclass(frozen=True)
+class StandingObservation:
+    """The observation that stands for a parcel: the latest reliable one, else the latest."""
+
+    acquired_at: datetime | None
+    scene: str
+    valid_fraction: float
+    reliable: bool
+    medians: dict[str, float]
+    """Median of each spectral index over the valid pixels, unitless."""
+
+    @classmethod
+    def from_row(cls, row: AnyRow) -> Self:
+        """From a row that holds one."""
+        return cls(
+            acquired_at=row.acquired_at,
+            scene=row.scene,
+            valid_fraction=row.valid_fraction,
+            reliable=row.reliable,
+            medians={name: summary["median"] for name, summary in row.indices.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -26,9 +49,11 @@ class ListedParcel:
     observations: int
     latest: datetime | None
     """When it was last observed, reliably or not."""
+    standing: StandingObservation | None
+    """None if it was never observed."""
 
     @classmethod
-    def from_row(cls, row: AnyRow) -> "ListedParcel":
+    def from_row(cls, row: AnyRow) -> Self:
         """From a row of the parcels with what was observed of it."""
         return cls(
             row=row.id,
@@ -37,6 +62,7 @@ class ListedParcel:
             latitude=row.latitude,
             observations=row.observations,
             latest=row.latest,
+            standing=None if row.scene is None else StandingObservation.from_row(row),
         )
 
     def to_dict(self) -> dict[str, Any]:

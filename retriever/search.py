@@ -13,7 +13,7 @@ from indexer.errors import GenerationMismatchError, InvalidInputError, NotFoundE
 from indexer.generations.manifest import Manifest
 from indexer.imagery.chip import Chip
 from indexer.settings import Settings
-from retriever import statements
+from retriever import list_statements, statements
 from retriever.candidates import Anchor
 from retriever.comparison import (
     MOST_COMPARED,
@@ -31,7 +31,7 @@ from retriever.examples import (
 )
 from retriever.finding import check_properties, find_parcel, require_collection
 from retriever.history import dated, gaps_of, last_change_of, peak_of, reliability_of, trend_of
-from retriever.listing import MOST_COUNTED, ParcelList, page_of
+from retriever.listing import MOST_COUNTED, ListedParcel, ParcelList, page_of
 from retriever.observed import ObservedState
 from retriever.peers import Peers, peers_of
 from retriever.published import OpenGeneration, PublishedGenerations
@@ -397,7 +397,7 @@ class ParcelSearcher:
             known, summaries = self._summaries
             if known != moment:
                 # Reads every parcel and observation, which takes a while in a large catalog.
-                rows = statements.summaries(connection)
+                rows = list_statements.summaries(connection)
                 summaries = [CollectionSummary.from_row(row) for row in rows]
                 self._summaries = (moment, summaries)
         return [found for found in summaries if name in (None, found.name)]
@@ -428,16 +428,30 @@ class ParcelSearcher:
             for name in where.collections:
                 require_collection(connection, name)
             check_properties(connection, where)
-            if after and not statements.has_parcel(connection, after):
+            if after and not list_statements.has_parcel(connection, after):
                 raise InvalidInputError(
                     "The parcel that the last page ended with is gone; begin again.",
                     kind="cursor-expired",
                 )
-            rows = statements.list_parcels(connection, where, after=after, limit=limit + 1)
+            rows = list_statements.list_parcels(connection, where, after=after, limit=limit + 1)
             matched = None
             if count:
-                matched = statements.count_parcels(connection, where, MOST_COUNTED + 1)
+                matched = list_statements.count_parcels(connection, where, MOST_COUNTED + 1)
         return page_of(where.to_dict(), rows, limit, matched)
+
+    def parcel(self, parcel_id: str, *, collection: str | None = None) -> ListedParcel:
+        """One stored parcel with the observation that stands for it.
+
+        Args:
+            parcel_id: The parcel.
+            collection: Its collection; None where the id is unique over all.
+
+        Raises:
+            NotFoundError: If there is no such parcel.
+        """
+        with statements.snapshot(self.engine) as connection:
+            row = find_parcel(connection, parcel_id, collection).id
+            return ListedParcel.from_row(list_statements.parcel_of_row(connection, row))
 
     def generations(self) -> list[OpenGeneration]:
         """The generations that answer now, one for each space in use."""

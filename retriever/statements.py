@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVarTuple
 
@@ -15,12 +15,9 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
-    exists,
-    func,
     not_,
     or_,
     select,
-    tuple_,
 )
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
@@ -120,7 +117,7 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
             Parcel.crop_name,
             Parcel.area_m2,
             Parcel.geometry,
-            *_middle(),
+            *middle(),
             Observation.acquired_at,
             Observation.scene,
             Observation.valid_fraction,
@@ -166,7 +163,7 @@ def parcels_around(
         Rows of ``id``, ``longitude`` and ``latitude`` in degrees; in the order of the parcels.
     """
     statement = (
-        select(Parcel.id, *_middle())
+        select(Parcel.id, *middle())
         .join(Collection)
         .where(Collection.space_id == space_id, Parcel.id != besides)
         .order_by(Parcel.id)
@@ -261,7 +258,7 @@ def find_parcels(
             Parcel.id,
             Parcel.parcel_id,
             Parcel.geometry,
-            *_middle(),
+            *middle(),
             Parcel.area_m2,
             Parcel.crop_code,
             Parcel.crop_name,
@@ -363,104 +360,6 @@ def observations_of(
     return connection.execute(statement).all()
 
 
-def list_parcels(
-    connection: Connection, chosen: ParcelFilter, *, after: int, limit: int
-) -> Sequence[AnyRow]:
-    """Parcels that fit a filter, in the order in which collections were made, and of ids.
-
-    Args:
-        connection: Open connection.
-        chosen: The filter; an interval leaves the parcels that were observed in it.
-        after: Row of the last parcel of the page before; 0 at the beginning.
-        limit: Most rows.
-
-    Returns:
-        The page; nothing where ``after`` is no longer there.
-    """
-    seen = select(Observation).where(Observation.parcel_id == Parcel.id)
-    count = seen.with_only_columns(func.count(Observation.id)).scalar_subquery()
-    latest = seen.with_only_columns(func.max(Observation.acquired_at)).scalar_subquery()
-    statement = (
-        _listed(
-            select(
-                Collection.name.label("collection"),
-                Parcel.id,
-                Parcel.parcel_id,
-                Parcel.geometry,
-                *_middle(),
-                Parcel.area_m2,
-                Parcel.crop_code,
-                Parcel.crop_name,
-                Parcel.attributes,
-                count.label("observations"),
-                latest.label("latest"),
-            ),
-            chosen,
-            connection,
-        )
-        .order_by(Parcel.collection_id, Parcel.parcel_id)
-        .limit(limit)
-    )
-    if after:
-        key = tuple_(Parcel.collection_id, Parcel.parcel_id)
-        last = select(Parcel.collection_id, Parcel.parcel_id).where(Parcel.id == after)
-        # The alias keeps the subquery from taking the outer row for its own.
-        statement = statement.where(key > select(last.subquery()).scalar_subquery())
-    return connection.execute(statement).all()
-
-
-def has_parcel(connection: Connection, row: int) -> bool:
-    """Whether there is a parcel of this row."""
-    return connection.scalar(select(Parcel.id).where(Parcel.id == row)) is not None
-
-
-def count_parcels(connection: Connection, chosen: ParcelFilter, most: int) -> int:
-    """How many parcels fit a filter, counted up to ``most``."""
-    found = _listed(select(Parcel.id), chosen, connection).limit(most).subquery()
-    return connection.scalar(select(func.count()).select_from(found)) or 0
-
-
-def _listed(
-    statement: Select[*Columns], chosen: ParcelFilter, connection: Connection
-) -> Select[*Columns]:
-    statement = statement.join(Collection, Collection.id == Parcel.collection_id)
-    if chosen.interval is not None:
-        seen = exists().where(Observation.parcel_id == Parcel.id, *within_interval(chosen.interval))
-        statement = statement.where(seen)
-    return statement.where(*conditions(replace(chosen, interval=None), connection))
-
-
-def summaries(connection: Connection) -> Sequence[AnyRow]:
-    """Collections with what is in them, by name; reads all of their parcels and observations."""
-    seen = (
-        select(
-            Parcel.collection_id,
-            func.min(Observation.acquired_at).label("start"),
-            func.max(Observation.acquired_at).label("end"),
-        )
-        .join(Observation, Observation.parcel_id == Parcel.id)
-        .group_by(Parcel.collection_id)
-        .subquery()
-    )
-    statement = (
-        select(
-            Collection.name,
-            func.count(Parcel.id).label("parcels"),
-            func.min(Parcel.west).label("west"),
-            func.min(Parcel.south).label("south"),
-            func.max(Parcel.east).label("east"),
-            func.max(Parcel.north).label("north"),
-            func.min(seen.c.start).label("start"),
-            func.max(seen.c.end).label("end"),
-        )
-        .outerjoin(Parcel, Parcel.collection_id == Collection.id)
-        .outerjoin(seen, seen.c.collection_id == Collection.id)
-        .group_by(Collection.id, Collection.name)
-        .order_by(Collection.name)
-    )
-    return connection.execute(statement).all()
-
-
 def space_of(connection: Connection, space_id: int | None) -> AnyRow | None:
     """Recipe and digest of an embedding space."""
     statement = select(EmbeddingSpace.recipe, EmbeddingSpace.digest)
@@ -485,7 +384,7 @@ def current_generation(connection: Connection, space_id: int) -> int | None:
     )
 
 
-def _middle() -> tuple[ColumnElement[float | None], ColumnElement[float | None]]:
+def middle() -> tuple[ColumnElement[float | None], ColumnElement[float | None]]:
     """Longitude and latitude of the middle of a parcel's bounding box."""
     return (
         ((Parcel.west + Parcel.east) / 2).label("longitude"),
