@@ -144,7 +144,8 @@ class ParcelSearcher:
             check_one_space(parcels)
             first = parcels[0]
             generation = self._published.of_space(connection, first.collection, first.space_id)
-            examples = [Example.of(connection, parcel) for parcel in parcels]
+            last_id = generation.manifest.last_id
+            examples = [Example.of(connection, parcel, last_id) for parcel in parcels]
             wanted, unwanted = examples[: len(like)], examples[len(like) :]
             query = wanted[0].to_dict()
             if len(wanted) > 1 or unwanted:

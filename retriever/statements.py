@@ -299,24 +299,33 @@ def ids_like(
     return beginning_like(shortest)
 
 
-def query_vector(connection: Connection, space_id: int, parcel_row: int) -> AnyRow | None:
+def query_vector(
+    connection: Connection, space_id: int, parcel_row: int, last_id: int
+) -> AnyRow | None:
     """The observation that stands for a parcel: the latest reliable one, else the latest.
+
+    What the generation that answers holds goes before what waits for the next, so that no answer
+    is made of two of them.
 
     Args:
         connection: Open connection.
         space_id: Where the vector must be from.
         parcel_row: The parcel.
+        last_id: The last embedding of the generation that answers.
     """
+    is_published = Embedding.id <= last_id
     statement = (
         select(Embedding.vector, Observation.acquired_at, Observation.scene, Observation.reliable)
         .join(Observation)
         .where(
             Observation.parcel_id == parcel_row,
             Embedding.space_id == space_id,
-            Embedding.superseded.is_(False),
+            # What was superseded since the publication still answers.
+            or_(is_published, Embedding.superseded.is_(False)),
             Embedding.vector.is_not(None),
         )
         .order_by(
+            is_published.desc(),
             Observation.reliable.desc(),
             Observation.acquired_at.is_(None),
             Observation.acquired_at.desc(),

@@ -635,8 +635,12 @@ def test_rows_that_wait_for_their_publication_leave_the_old_ones_in_place(empty:
         assert scores(matches) == pytest.approx([0.5, 0.4], abs=1e-6)
         in_may = searcher.similar_by_id("a", k=2, where=ParcelFilter(interval=MAY))
         assert in_may.matches == matches.matches
-        # The new vector asks, and does not find the parcel's old one.
-        assert ids(searcher.similar_by_id("b", k=5)) == ["a", "c"]
+        # Its published vector asks too, so that no answer is made of two generations.
+        asked_by_b = searcher.similar_by_id("b", k=5)
+        assert ids(asked_by_b) == ["c", "a"]
+        assert scores(asked_by_b)[1] == pytest.approx(0.5, abs=1e-6)
+        # What was never published asks as it is.
+        assert ids(searcher.similar_by_id("d", k=5))[0] == "b"
 
 
 def test_a_reindex_that_dies_before_publication_changes_no_answer(
