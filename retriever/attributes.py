@@ -3,12 +3,15 @@
 SQLite and PostgreSQL both expand a JSON object into rows; what a row holds they say differently.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
+    Connection,
     Float,
     Numeric,
     String,
@@ -18,9 +21,11 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    not_,
+    select,
 )
 
-from indexer.catalog.tables import Parcel
+from indexer.catalog.tables import Collection, Parcel
 from indexer.parcels.parcel import JsonScalar
 from retriever.caseless import contains, is_any
 
@@ -44,8 +49,11 @@ class _Attribute:
             )
             kind = func.json_typeof(row.c.value)
             self.text: ColumnElement[str] = row.c.value.op("#>>")(literal_column("'{}'"))
+            self.kind: ColumnElement[str] = kind
             self.is_text: Condition = kind == "string"
             self.is_number: Condition = kind == "number"
+            self.is_truth: Condition = kind == "boolean"
+            self.truth: ColumnElement[Any] = case((self.is_truth, cast(self.text, Boolean)))
             # Not AND: PostgreSQL may cast before it looks at the kind.
             self.whole: ColumnElement[Any] = case((self.is_number, cast(self.text, Numeric)))
             self.real: ColumnElement[Any] = case((self.is_number, cast(self.text, Float)))
@@ -57,8 +65,12 @@ class _Attribute:
                 "key", "value", "type", joins_implicitly=True
             )
             self.text = cast(row.c.value, String)
+            self.kind = row.c.type
             self.is_text = row.c.type == "text"
             self.is_number = row.c.type.in_(("integer", "real"))
+            self.is_truth = row.c.type.in_(("true", "false"))
+            # 1 and 0, as SQLite has its truth values.
+            self.truth = cast(row.c.value, Boolean)
             # SQLite's text of a number has fewer digits than the number.
             self.whole = self.real = row.c.value
             self._truth = lambda word: row.c.type == word
@@ -123,3 +135,69 @@ def mentions(word: str, dialect: str) -> Condition:
     attribute = _Attribute(dialect)
     readable = attribute.is_text | attribute.is_number
     return exists().where(readable, contains(attribute.text, word))
+
+
+def text_of(name: str, dialect: str) -> ColumnElement[Any]:
+    """A parcel's attribute of this name where it is text, else NULL."""
+    attribute = _Attribute(dialect)
+    return _only(attribute, attribute.text, name, attribute.is_text)
+
+
+def number_of(name: str, dialect: str) -> ColumnElement[Any]:
+    """A parcel's attribute of this name where it is a number, else NULL."""
+    attribute = _Attribute(dialect)
+    return _only(attribute, attribute.whole, name, attribute.is_number)
+
+
+def truth_of(name: str, dialect: str) -> ColumnElement[Any]:
+    """A parcel's attribute of this name where it is true or false, else NULL."""
+    attribute = _Attribute(dialect)
+    return _only(attribute, attribute.truth, name, attribute.is_truth)
+
+
+def _only(
+    attribute: _Attribute, value: ColumnElement[Any], name: str, known: Condition
+) -> ColumnElement[Any]:
+    return select(value).where(attribute.name == name, known).limit(1).scalar_subquery()
+
+
+def lacks(name: str, dialect: str) -> Condition:
+    """Whether a parcel has no attribute of this name, or none that is known."""
+    attribute = _Attribute(dialect)
+    return not_(exists().where(attribute.name == name, attribute.kind != "null"))
+
+
+_JSON_TYPES = {
+    "text": "string",
+    "string": "string",
+    "integer": "number",
+    "real": "number",
+    "number": "number",
+    "true": "boolean",
+    "false": "boolean",
+    "boolean": "boolean",
+}
+"""JSON Schema's types by those that the databases tell."""
+
+
+def kinds_of_attributes(
+    connection: Connection, collections: Sequence[str]
+) -> dict[str, frozenset[str]]:
+    """Every attribute that some parcels have, with the types of its values; reads all parcels.
+
+    Args:
+        connection: Open connection.
+        collections: Of these; empty means of all.
+
+    Returns:
+        ``string``, ``number`` and ``boolean`` by name, the names in order.
+    """
+    attribute = _Attribute(connection.dialect.name)
+    statement = select(attribute.name, attribute.kind).select_from(Parcel).distinct()
+    if collections:
+        statement = statement.join(Collection).where(Collection.name.in_(collections))
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, kind in connection.execute(statement):
+        if kind in _JSON_TYPES:
+            found[name].add(_JSON_TYPES[kind])
+    return {name: frozenset(found[name]) for name in sorted(found)}

@@ -5,6 +5,7 @@ from sqlalchemy import ColumnElement, Connection, and_, or_
 from indexer.catalog.tables import Collection, Observation, Parcel
 from retriever.attributes import has_attribute, mentions
 from retriever.caseless import contains, is_any
+from retriever.cql2.translation import condition_of
 from retriever.queries import Bbox, Interval, ParcelFilter
 
 
@@ -13,7 +14,7 @@ def conditions(chosen: ParcelFilter, connection: Connection) -> list[ColumnEleme
 
     Args:
         chosen: The filter.
-        connection: Open connection.
+        connection: Open connection; an expression about places reads geometries at once.
     """
     dialect = connection.dialect.name
     found: list[ColumnElement[bool]] = []
@@ -29,6 +30,8 @@ def conditions(chosen: ParcelFilter, connection: Connection) -> list[ColumnEleme
         found.extend(within_interval(chosen.interval))
     found.extend(has_attribute(name, value, dialect) for name, value in chosen.attributes)
     found.extend(_mentions(word, dialect) for word in chosen.words)
+    if chosen.expression is not None:
+        found.append(condition_of(chosen.expression, connection, chosen.collections))
     return found
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from indexer.catalog.reading import collection_names, find_collection
 from indexer.errors import InvalidInputError, NotFoundError
 from retriever import statements
+from retriever.cql2.properties import PROPERTIES
 from retriever.queries import ParcelFilter
 from retriever.quoting import quoted
 
@@ -82,15 +83,23 @@ def check_properties(connection: Connection, where: ParcelFilter) -> None:
     Raises:
         InvalidInputError: If one is unknown, with those that there are (``unknown-property``).
     """
-    if not where.attributes:
+    asked = [name for name, _ in where.attributes]
+    free = () if where.expression is None else where.expression.attributes
+    if not asked and not free:
         return
     known = statements.attribute_names(connection, where.collections)
-    for name, _ in where.attributes:
+    for name in (*asked, *free):
         if name in known or statements.has_attribute_name(connection, name, where.collections):
             continue
         there_are = f"there are {listed(known)}" if known else "no parcel has any"
+        if name in asked:
+            raise InvalidInputError(
+                f"Attribute {quoted(name)} is unknown; {there_are}.", kind="unknown-property"
+            )
         raise InvalidInputError(
-            f"Attribute {quoted(name)} is unknown; {there_are}.", kind="unknown-property"
+            f"Property {quoted(name)} is unknown; there are {', '.join(PROPERTIES)}; of attributes "
+            f"{there_are}.",
+            kind="unknown-property",
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from indexer.errors import InvalidInputError
 from indexer.parcels.parcel import JsonScalar
+from retriever.cql2.expression import Expression
 from retriever.quoting import quoted
 
 MAX_K = 1000
@@ -143,6 +144,8 @@ class ParcelFilter:
     case."""
     text: str | None = None
     """Words, all of which stand in the parcel's id, crop or attributes, compared without case."""
+    expression: Expression | None = None
+    """Whatever else parcel and observation fulfill, in CQL2."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -159,6 +162,7 @@ class ParcelFilter:
             or self.interval
             or self.attributes
             or self.words
+            or self.expression
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +174,7 @@ class ParcelFilter:
             "datetime": None if self.interval is None else str(self.interval),
             "attributes": dict(self.attributes) or None,
             "text": self.text,
+            "filter": None if self.expression is None else self.expression.text,
         }
         return {name: value for name, value in fields.items() if value is not None}
 

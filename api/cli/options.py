@@ -131,3 +131,12 @@ DatetimeText = Annotated[
         help="Only observations in it: 2021-05-01/2021-06-30, ../2021-06, 2021.",
     ),
 ]
+FilterText = Annotated[
+    str | None,
+    typer.Option(
+        "--filter",
+        metavar="CQL2",
+        help="Only what fits an expression over properties and attributes, in CQL2: "
+        "\"NDVI > 0.6 AND farm = '17'\".",
+    ),
+]

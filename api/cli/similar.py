@@ -41,6 +41,7 @@ def similar(
     crop: options.Crops = None,
     bbox: options.BboxText = None,
     datetime: options.DatetimeText = None,
+    expression: options.FilterText = None,
     observations: Annotated[
         bool,
         typer.Option("--observations", help="Each observation, not each parcel's best one."),
@@ -57,6 +58,8 @@ def similar(
 
       parcelle similar demo-012 -k 5 --crop "winter wheat" --datetime 2023-05
 
+      parcelle similar demo-012 --filter "NDVI > 0.6 AND reliable = TRUE"
+
       parcelle similar demo-012 --like demo-036 --unlike demo-072
 
       parcelle similar --image chip.tif --bands l2a --format geojson
@@ -71,7 +74,7 @@ def similar(
         raise InvalidInputError(
             "--like and --unlike go with a parcel id, not with --image.", kind="invalid-option"
         )
-    where = filter_from(crop, bbox, datetime, within)
+    where = filter_from(crop, bbox, datetime, within, expression)
     chip = None if image is None else read_query_image(image, bands, baseline)
     with ParcelSearcher.open(Settings()) as searcher:
         if chip is not None:
@@ -95,8 +98,10 @@ def filter_from(
     bbox: str | None,
     datetime: str | None,
     collections: list[str] | None = None,
+    expression: str | None = None,
 ) -> "ParcelFilter":
     """The filter that the options describe."""
+    from retriever.cql2.expression import Expression
     from retriever.queries import Bbox, Interval, ParcelFilter
 
     return ParcelFilter(
@@ -104,6 +109,7 @@ def filter_from(
         crops=tuple(crops or ()),
         bbox=None if bbox is None else Bbox.parse(bbox),
         interval=None if datetime is None else Interval.parse(datetime),
+        expression=None if expression is None else Expression.parse(expression),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from retriever.cql2.expression import Expression
 from retriever.queries import Bbox, Interval
 from retriever.quoting import MAX_QUOTED, cleaned, quoted
 
@@ -18,6 +19,9 @@ MAX_EXAMPLES = 10
 MAX_ID = 300
 MAX_COLLECTION = 100
 """Most characters of an id and of a collection's name."""
+
+MAX_FILTER = 2000
+"""Most characters of a filter."""
 
 _SHOWN_PROBLEMS = 5
 
@@ -59,6 +63,16 @@ IntervalText = Annotated[
         max_length=100,
         description="Only observations acquired then: a date, month or year (2023-05-29, 2023-05, "
         "2023) or an interval (2023-04-01/2023-06-30, 2023-06/.., ../2023), in UTC.",
+    ),
+]
+FilterText = Annotated[
+    str | None,
+    Field(
+        max_length=MAX_FILTER,
+        description="Only what fits an expression in CQL2 text, for example: NDVI > 0.6 AND "
+        "metrics:area > 20000 AND crop:name LIKE '%wheat%'. It may name id, crop:code, crop:name, "
+        "metrics:area (m2), datetime, reliable, valid_fraction, spectral indices (medians) and "
+        "attributes.",
     ),
 ]
 Detail = Annotated[
@@ -104,6 +118,11 @@ def bbox_of(text: str | None) -> Bbox | None:
 def interval_of(text: str | None) -> Interval | None:
     """The interval that was written."""
     return None if text is None else Interval.parse(text)
+
+
+def expression_of(text: str | None) -> Expression | None:
+    """The expression that was written."""
+    return None if text is None else Expression.parse(text)
 
 
 def explain_arguments(tool: str, schema: type[BaseModel], error: ValueError) -> str:

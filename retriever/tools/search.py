@@ -18,9 +18,11 @@ from retriever.tools.arguments import (
     Crops,
     Cursor,
     Detail,
+    FilterText,
     Id,
     ToolArguments,
     bbox_of,
+    expression_of,
 )
 from retriever.tools.budget import TOKENS, fitted
 from retriever.tools.cursor import Cursor as Place
@@ -68,6 +70,7 @@ class SearchArguments(ToolArguments):
             "An unknown name is answered with those that there are.",
         ),
     ] = None
+    filter: FilterText = None
     limit: Annotated[
         int, Field(ge=1, le=MAX_TOOL_K, description=f"Parcels wanted, 1 to {MAX_TOOL_K}.")
     ] = DEFAULT_TOOL_K
@@ -85,6 +88,7 @@ def _answer(searcher: ParcelSearcher, arguments: SearchArguments) -> Answer:
             bbox=bbox_of(arguments.bbox),
             attributes=tuple((arguments.attributes or {}).items()),
             text=arguments.text,
+            expression=expression_of(arguments.filter),
         ),
         limit=arguments.limit,
         after=after,

@@ -17,11 +17,13 @@ from retriever.tools.arguments import (
     Crops,
     Cursor,
     Detail,
+    FilterText,
     Id,
     IntervalText,
     ParcelId,
     ToolArguments,
     bbox_of,
+    expression_of,
     interval_of,
 )
 from retriever.tools.budget import TOKENS, fitted, shortened
@@ -70,6 +72,7 @@ class SimilarArguments(ToolArguments):
     crops: Crops = None
     bbox: BboxText = None
     datetime: IntervalText = None
+    filter: FilterText = None
     response_format: Detail = "concise"
     cursor: Cursor = None
 
@@ -87,6 +90,7 @@ def _answer(searcher: ParcelSearcher, arguments: SimilarArguments) -> Answer:
             crops=tuple(arguments.crops or ()),
             bbox=bbox_of(arguments.bbox),
             interval=interval_of(arguments.datetime),
+            expression=expression_of(arguments.filter),
         ),
     )
     check_version(cursor, found.generation)

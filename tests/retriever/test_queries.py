@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.errors import InvalidInputError
+from retriever.cql2.expression import Expression
 from retriever.queries import MAX_K, Bbox, Interval, ParcelFilter, check_k
 
 longitudes = st.floats(-180, 180)
@@ -183,6 +184,7 @@ def test_a_filter_tells_what_was_asked_for_in_json() -> None:
         crops=("BTH", "maize"),
         bbox=Bbox.parse("179,-18,-179,-17"),
         interval=Interval.parse("2023-05/.."),
+        expression=Expression.parse("(NDVI>0.5)"),
     )
     assert not chosen.is_empty
     assert chosen.to_dict() == {
@@ -190,6 +192,7 @@ def test_a_filter_tells_what_was_asked_for_in_json() -> None:
         "crops": ["BTH", "maize"],
         "bbox": "179,-18,-179,-17",
         "datetime": "2023-05/..",
+        "filter": "NDVI > 0.5",
     }
 
 
@@ -204,6 +207,7 @@ def test_a_bbox_is_told_as_exactly_as_it_was_given() -> None:
         ParcelFilter(crops=("maize",)),
         ParcelFilter(bbox=Bbox(-180, -90, 180, 90)),
         ParcelFilter(interval=Interval.parse("../..")),
+        ParcelFilter(expression=Expression.parse("TRUE")),
     ],
 )
 def test_any_condition_makes_a_filter(condition: ParcelFilter) -> None:

@@ -57,6 +57,8 @@ def test_in_detail_place_and_attributes_are_told(search: BaseTool) -> None:
         {"attributes": {"farm": "17"}},
         {"attributes": {"organic": True, "slope": 2.5}},
         {"text": "A", "attributes": {"farm": "17"}},
+        {"filter": "crop:name LIKE '%wheat' AND slope > 2"},
+        {"filter": "casei(farm) = casei('17') OR organic = FALSE", "collection": "demo"},
     ],
 )
 def test_conditions_choose_parcels(search: BaseTool, conditions: dict[str, object]) -> None:
@@ -79,6 +81,31 @@ def test_an_unknown_attribute_is_answered_with_those_that_there_are(search: Base
     assert "no parcel has any" in refusal(
         search, attributes={"owner": "Martin"}, collection="other"
     )
+
+
+def test_a_wrong_filter_is_answered_with_what_mends_it(search: BaseTool) -> None:
+    text = refusal(search, filter="crop:name = wheat AND farm = 17")
+    assert text == (
+        'Filter: operator "=" compares a property with a value; found two properties, or two '
+        "values. Text stands in single quotes. Correct this and call search_parcels again."
+    )
+    text = refusal(search, filter="crop = 'wheat'")
+    assert text.startswith('Property "crop" is unknown; there are id, collection, crop:code, crop:')
+    assert text.endswith(
+        'of attributes there are "farm", "organic", "slope". Correct this and call search_parcels '
+        "again."
+    )
+
+
+def test_a_filter_is_part_of_the_question_that_a_cursor_goes_on_with(many: ParcelSearcher) -> None:
+    tool = tool_of(many, "search_parcels")
+    later = "id >= 'p30'"
+    page = artifact(tool, filter=later, limit=20)
+    assert page["query"] == {"filter": later}
+    rest = artifact(tool, filter=later, limit=20, cursor=page["cursor"])
+    found = [parcel["id"] for parcel in (*page["parcels"], *rest["parcels"])]
+    assert found == [f"p{n}" for n in range(30, 60)]
+    assert "cursor" in refusal(tool, limit=20, cursor=page["cursor"])
 
 
 def test_an_unknown_collection_is_answered_with_those_that_there_are(search: BaseTool) -> None:

@@ -12,6 +12,7 @@ from retriever.queries import Interval, ParcelFilter
 from retriever.search import ParcelSearcher
 from tests.retriever.planted import UNTRAINED, Seen, at_cosine, plant, searching, settings_in
 from tests.retriever.tools.asking import answer, artifact, call, refusal, tool_of
+from tests.retriever.tools.tokens import count_tokens
 
 STEP = "Next: get_parcel_state tells what was measured on one of them."
 
@@ -48,6 +49,36 @@ def test_similar_parcels_are_told_line_by_line(similar: BaseTool, searcher: Parc
         "weights trained).",
     ]
     assert re.fullmatch(rf"More: cursor 5\.2\.[0-9a-f]{{6}}\. {re.escape(STEP)}", last)
+
+
+def test_a_filter_chooses_observations_and_is_told(similar: BaseTool) -> None:
+    condition = "metrics:area > 20000 AND NDVI > 0.6"
+    lines = answer(similar, parcel_id="a", filter=condition).splitlines()
+    assert lines[0] == (
+        'Parcels most like "a" of "demo", seen 2023-05-29, only "filter metrics:area > 20000 AND '
+        'NDVI > 0.6". Score: cosine similarity, -1 to 1.'
+    )
+    assert lines[2].startswith('"b",')
+    found = artifact(similar, parcel_id="a", filter="datetime > DATE('2023-05-29')")
+    assert [match["id"] for match in found["matches"]] == ["b"]
+
+
+def test_a_wrong_filter_is_answered_with_what_mends_it(similar: BaseTool) -> None:
+    text = refusal(similar, parcel_id="a", filter="NDVI is high")
+    assert text == (
+        'Filter: at character 9 found "high", expected NULL or NOT NULL. Correct this and call '
+        "find_similar_parcels again."
+    )
+    text = refusal(similar, parcel_id="a", filter="area > 2")
+    assert text.startswith('Property "area" is unknown; there are id, collection, crop:code, crop:')
+    assert "metrics:area" in text
+
+
+def test_a_filter_of_any_length_leaves_the_answer_its_bound(similar: BaseTool) -> None:
+    long = "id IN (" + ", ".join(f"'\u00e9{n:05}'" for n in range(150)) + ") OR id = 'b'"
+    assert 1500 < len(long) <= 2000
+    assert count_tokens(answer(similar, parcel_id="a", filter=long)) <= 500
+    assert "at most 2000 characters" in refusal(similar, parcel_id="a", filter=long * 2)
 
 
 def test_in_detail_each_match_has_its_state_beside_it(similar: BaseTool) -> None:
