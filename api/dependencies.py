@@ -2,16 +2,21 @@
 
 import hmac
 import threading
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Request, Security, params
+from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from api.errors import RequestError
 from api.settings import ApiSettings
+from api.timing import TimedSearcher
+from api.turns import Turns
+from indexer.catalog.database import open_catalog
 from indexer.settings import Settings
 from retriever.search import ParcelSearcher
 
@@ -25,23 +30,40 @@ class LazySearcher:
     """A searcher that is opened at the first need, and tried again at the next if that fails.
 
     So a service may be started before its database, and answers once that is there.
+
+    Args:
+        settings: Where the index is.
+        on_search: Told how many seconds each search for similar parcels took.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, on_search: Callable[[float], None] | None = None
+    ) -> None:
         self._settings = settings
+        self._on_search = on_search
         self._searcher: ParcelSearcher | None = None
         self._opening = threading.Lock()
 
+    @property
+    def opened(self) -> ParcelSearcher | None:
+        """The searcher, if it is open already."""
+        return self._searcher
+
     def get(self) -> ParcelSearcher:
-        """The open searcher.
+        """The searcher, opened if need be.
 
         Raises:
             StorageError: If there is no database yet, or it cannot be used as it is.
         """
         with self._opening:
             if self._searcher is None:
-                self._searcher = ParcelSearcher.open(self._settings)
+                self._searcher = self._opened()
             return self._searcher
+
+    def _opened(self) -> ParcelSearcher:
+        if self._on_search is None:
+            return ParcelSearcher.open(self._settings)
+        return TimedSearcher(self._settings, open_catalog(self._settings), self._on_search)
 
     def close(self) -> None:
         """Let go of the database; the next need opens it again."""
@@ -51,9 +73,11 @@ class LazySearcher:
                 self._searcher = None
 
 
-def _searcher(request: Request) -> ParcelSearcher:
+async def _searcher(request: Request) -> ParcelSearcher:
     lazy: LazySearcher = request.app.state.searcher
-    return lazy.get()
+    # A thread only to open it: each change of threads costs a request a tenth of a millisecond.
+    opened = lazy.opened
+    return await run_in_threadpool(lazy.get) if opened is None else opened
 
 
 async def _require_key(
@@ -91,13 +115,21 @@ async def require_key(request: Request) -> None:
     await _require_key(request, await _BEARER(request), await _HEADER(request))
 
 
-async def _refuse_unknown_parameters(request: Request) -> None:
-    """OGC API Features, requirement /req/core/query-param-unknown: answer them with 400."""
+def refuse_unknown_parameters(request: Request, besides: Collection[str] = ()) -> None:
+    """Refuse what the route does not know: OGC API Features, /req/core/query-param-unknown.
+
+    Args:
+        request: To a route of FastAPI.
+        besides: Parameters that the route takes without documenting them.
+
+    Raises:
+        RequestError: If there is any other (``unknown-parameter``).
+    """
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
     fields = get_flat_params(route.dependant)
     allowed = [field.alias for field in fields if isinstance(field.field_info, params.Query)]
-    unknown = sorted(set(request.query_params) - set(allowed))
+    unknown = sorted(set(request.query_params) - {*allowed, *besides})
     if unknown:
         named = ", ".join(name[:60] for name in unknown[:5])
         raise RequestError(
@@ -108,11 +140,31 @@ async def _refuse_unknown_parameters(request: Request) -> None:
         )
 
 
+def known_parameters(request: Request) -> list[str]:
+    """The query parameters that a request's route documents."""
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    fields = get_flat_params(route.dependant)
+    return [field.alias for field in fields if isinstance(field.field_info, params.Query)]
+
+
+async def _only_known_parameters(request: Request) -> None:
+    refuse_unknown_parameters(request)
+
+
+async def _turns(request: Request) -> Turns:
+    turns: Turns = request.app.state.turns
+    return turns
+
+
+TurnsDep = Annotated[Turns, Depends(_turns)]
+"""Whom to ask what takes the interpreter for milliseconds."""
+
 SearcherDep = Annotated[ParcelSearcher, Depends(_searcher)]
 """The one searcher that all doors ask."""
 
 KeyDep = Depends(_require_key)
 """Lets a request pass that carries a key, or every request where no keys are set."""
 
-KnownParametersDep = Depends(_refuse_unknown_parameters)
+KnownParametersDep = Depends(_only_known_parameters)
 """Refuses query parameters that the route does not document."""

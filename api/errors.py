@@ -13,7 +13,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
+from api import request_ids
 from indexer.errors import (
     ConflictError,
     GenerationMismatchError,
@@ -65,6 +68,11 @@ class Problem(BaseModel):
     kind: str = Field(
         description="A stable word that programs may rely on.", examples=["invalid-k"]
     )
+    request_id: str | None = Field(
+        default=None,
+        description="The request's `X-Request-ID`; the service's log tells more under it.",
+        examples=["0f8fad5bd9cb469fa16570867728950e"],
+    )
 
 
 class RequestError(Exception):
@@ -107,9 +115,23 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _on_request_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     for lost in (OperationalError, InterfaceError, PoolTimeoutError):
         app.add_exception_handler(lost, _on_lost_database)
     app.add_exception_handler(Exception, _on_unexpected)
+
+
+async def refuse(error: RequestError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a problem before any route is asked.
+
+    Args:
+        error: What to say.
+        scope: Of the request.
+        receive: Of the request.
+        send: Where the answer goes.
+    """
+    response = _problem(Request(scope), error.status, error.kind, error.detail, error.headers)
+    await response(scope, receive, send)
 
 
 def status_of(error: ParcelleError) -> HTTPStatus:
@@ -144,12 +166,21 @@ async def _on_http_exception(request: Request, error: Exception) -> JSONResponse
     status = HTTPStatus(error.status_code)
     kind = _HTTP_KINDS.get(status, status.phrase.lower().replace(" ", "-"))
     detail = f"{error.detail}."
+    headers = dict(error.headers or {})
     if status is HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {_path(request)}; GET / tells what there is."
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        allowed = (error.headers or {}).get("Allow", "GET")
+        allowed = headers.get("Allow", "GET")
         detail = f"{_path(request)} does not answer {request.method}; use {allowed}."
-    return _problem(request, status, kind, detail, error.headers)
+        # No route says so, since a layer around them all answers HEAD.
+        headers["Allow"] = f"{allowed}, HEAD" if "GET" in allowed else allowed
+    return _problem(request, status, kind, detail, headers)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
+    """For the log alone: nobody is there to read it."""
+    detail = "The client went away before its request was read."
+    return _problem(request, HTTPStatus.BAD_REQUEST, "client-disconnected", detail)
 
 
 async def _on_lost_database(request: Request, error: Exception) -> JSONResponse:
@@ -179,9 +210,14 @@ def _problem(
         detail=detail,
         instance=_path(request),
         kind=kind,
+        request_id=request_ids.current(),
     )
     return JSONResponse(
-        problem.model_dump(), status, headers=headers and dict(headers), media_type=PROBLEM_JSON
+        problem.model_dump(exclude_none=True),
+        status,
+        # What is missing or too much now may not be a minute later.
+        headers={"Cache-Control": "no-store", **(headers or {})},
+        media_type=PROBLEM_JSON,
     )
 
 

@@ -6,6 +6,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
+from starlette.requests import ClientDisconnect
 
 from api.errors import STATUS, RequestError, add_error_handlers, status_of
 from indexer.errors import (
@@ -33,6 +34,7 @@ EXPECTED = [
 
 errors: dict[str, Exception] = {error.kind: error for error, _ in EXPECTED} | {
     "lost": OperationalError("SELECT secret", {}, Exception("server at 10.0.0.7 went away")),
+    "gone": ClientDisconnect(),
     "unexpected": RuntimeError("the password is secret"),
     "refused": RequestError(
         HTTPStatus.UNAUTHORIZED, kind="unauthorized", detail="No.", headers={"X-Why": "so"}
@@ -123,6 +125,20 @@ def test_an_unexpected_error_is_500_and_leaks_nothing(
     assert "GET /raise/unexpected: unexpected RuntimeError" in caplog.text
 
 
+def test_problems_are_not_to_be_kept(client: TestClient) -> None:
+    for path in ("/raise/refused", "/nowhere", "/raise/unexpected"):
+        assert client.get(path).headers["cache-control"] == "no-store"
+
+
+def test_a_client_that_went_away_is_no_failure_of_the_service(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    response = client.get("/raise/gone")
+    assert response.status_code == 400
+    assert response.json()["kind"] == "client-disconnected"
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_a_request_error_keeps_its_headers(client: TestClient) -> None:
     response = client.get("/raise/refused")
     assert response.status_code == 401
@@ -143,7 +159,7 @@ def test_a_wrong_method_is_a_problem_that_names_the_right_one(client: TestClient
     assert response.status_code == 405
     assert response.json()["kind"] == "method-not-allowed"
     assert response.json()["detail"] == "/count does not answer DELETE; use GET."
-    assert response.headers["allow"] == "GET"
+    assert response.headers["allow"] == "GET, HEAD"
 
 
 def test_an_invalid_parameter_is_named_with_its_value(client: TestClient) -> None:

@@ -608,7 +608,8 @@ def test_without_a_key_a_locked_service_answers_nothing(
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.headers["content-type"] == "application/problem+json"
     elsewhere = locked_service.get("/collections/demo/items/a").json()
-    assert refused.json() == elsewhere | {"instance": "/mcp"}
+    its_own = {"instance": "/mcp", "request_id": refused.headers["x-request-id"]}
+    assert refused.json() == elsewhere | its_own
 
 
 @pytest.mark.parametrize("header", [{"Authorization": "Bearer second"}, {"X-API-Key": "first"}])

@@ -48,3 +48,48 @@ def test_a_host_that_others_reach_is_refused_without_keys(host: str) -> None:
 
 def test_any_host_is_allowed_with_a_key() -> None:
     ApiSettings(api_keys="sesame").require_safe_host("0.0.0.0")
+
+
+def test_origins_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARCELLE_CORS_ORIGINS", "https://maps.example.org, http://localhost:3000,")
+    assert ApiSettings().cors_origins == ("https://maps.example.org", "http://localhost:3000")
+
+
+def test_no_origin_is_allowed_by_default() -> None:
+    assert ApiSettings(cors_origins="").cors_origins == ()
+
+
+@pytest.mark.parametrize("origin", ["*", "https://a.org", "http://127.0.0.1:80", "http://[::1]:80"])
+def test_an_origin_is_taken(origin: str) -> None:
+    assert ApiSettings(cors_origins=origin).cors_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin", ["maps.example.org", "https://a.org/", "https://A.org", "https://*.a.org", "null"]
+)
+def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
+    with pytest.raises(ValidationError, match="is no origin; write https://maps"):
+        ApiSettings(cors_origins=f"https://b.org,{origin}")
+
+
+@pytest.mark.parametrize("name", ["max_body_bytes", "request_timeout_s", "max_concurrent_requests"])
+def test_limits_are_above_zero(name: str) -> None:
+    with pytest.raises(ValidationError):
+        ApiSettings.model_validate({name: 0})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "tiles.example.org/{z}/{x}/{y}.png",
+        "https://tiles.example.org/{z}/{x}.png",
+        "https://tiles.example.org/{z}/{x}/{y}.png; script-src *",
+        "https://tiles.example.org https://evil.example/{z}/{x}/{y}",
+        "javascript:alert({z}{x}{y})",
+    ],
+)
+def test_a_basemap_is_an_address_of_tiles(wrong: str) -> None:
+    with pytest.raises(ValueError, match=r"write\s+https://tiles\.example\.org/\{z\}/\{x\}/\{y\}"):
+        ApiSettings(api_keys="", basemap_url=wrong)
+    right = "https://user-tiles.example.org:8443/a/{z}/{x}/{y}@2x.png?key=1"
+    assert ApiSettings(api_keys="", basemap_url=right).basemap_url == right
