@@ -4,8 +4,9 @@ Work is committed batch by batch. Whatever interrupts a run, the published gener
 answering, and the next run skips what is already there.
 """
 
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from indexer.catalog.writing import (
     create_space,
     ensure_collection,
     freeze_projection,
+    remember_image,
     remember_weights_path,
     save_observations,
     save_parcels,
@@ -289,7 +291,7 @@ class _Run:
                 same = _same(parcel, known.get(parcel.parcel.parcel_id))
                 (unchanged if same else changed).append(parcel)
             if unchanged:
-                self._keep(unchanged)
+                self._keep(chip, unchanged, known)
             if changed:
                 yield self._image(chip, changed), changed, chip
             else:
@@ -310,13 +312,17 @@ class _Run:
         with self.engine.connect() as connection:
             return known_observations(connection, self.collection_id, space_id, scene, ids)
 
-    def _keep(self, unchanged: Sequence[Prepared]) -> None:
-        """Leave vectors as they are; names and crops may have changed all the same."""
+    def _keep(self, chip: Chip, unchanged: Sequence[Prepared], known: Mapping[str, Known]) -> None:
+        """Leave vectors as they are; names, crops and the image's place may have changed."""
         self.unchanged += len(unchanged)
         if self.options.dry_run or self.collection_id is None:
             return
         with self.engine.begin() as connection:
             save_parcels(connection, self.collection_id, [parcel.parcel for parcel in unchanged])
+            image = (_absolute(chip.source), chip.layer_bands)
+            kept = [known[parcel.parcel.parcel_id] for parcel in unchanged]
+            moved = [one.observation_id for one in kept if (one.source, one.layer_bands) != image]
+            remember_image(connection, moved, *image)
 
     def _count(self, prepared: Sequence[Prepared]) -> int:
         """Count a chip's parcels; returns how many of them are to be embedded."""
@@ -468,11 +474,17 @@ def _record(
     return ObservationRecord(
         parcel=prepared.parcel,
         scene=chip.scene,
-        source=chip.source,
+        source=_absolute(chip.source),
         acquired_at=chip.acquired_at,
         processing_baseline=chip.processing_baseline,
         state=prepared.state,
         fingerprint=prepared.fingerprint,
         known=known,
         embedding=embedding,
+        layer_bands=chip.layer_bands,
     )
+
+
+def _absolute(source: str) -> str:
+    """A path that means the same to a service that was started elsewhere."""
+    return os.path.abspath(source)

@@ -24,26 +24,24 @@ def list_all(as_json: options.AsJson = False) -> None:
     """
     from indexer.catalog.database import opened_catalog
     from indexer.catalog.reading import list_generations
-    from indexer.generations.manifest import Manifest
 
     with opened_catalog(Settings()) as engine, engine.connect() as connection:
         found = list_generations(connection)
     if as_json:
-        say_json({"generations": found})
+        # What the service tells of them, and the rest of the manifests.
+        say_json({"generations": [one.manifest.to_dict() | one.to_dict() for one in found]})
         return
     if not found:
         say("No generation is published yet; run parcelle reindex.")
         return
     rows = []
-    for entry in found:
-        current, published_at = entry.pop("current"), entry.pop("published_at")
-        manifest = Manifest.from_dict(entry)
-        kept = manifest.projection_recall_at_10
+    for one in found:
+        manifest, kept = one.manifest, one.manifest.projection_recall_at_10
         rows.append(
             (
-                "*" if current else "",
+                "*" if one.current else "",
                 str(manifest.generation),
-                published_at[:16].replace("T", " "),
+                f"{one.published_at:%Y-%m-%d %H:%M}",
                 str(manifest.rows),
                 f"{manifest.nlist}/{manifest.nprobe}",
                 f"{manifest.recall_at_10:.3f}",

@@ -12,6 +12,7 @@ from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Genera
 from indexer.catalog.tables import Parcel as ParcelRow
 from indexer.catalog.writing import Known
 from indexer.errors import NotFoundError
+from indexer.generations.manifest import Manifest, Published
 from indexer.projection import Projection
 
 FloatArray = npt.NDArray[np.float32]
@@ -169,6 +170,8 @@ def known_observations(
             ParcelRow.parcel_id,
             Observation.id,
             Observation.fingerprint,
+            Observation.source,
+            Observation.layer_bands,
             Embedding.fingerprint.label("embedded"),
             Embedding.id.label("embedding_id"),
         )
@@ -181,7 +184,14 @@ def known_observations(
         )
     )
     return {
-        row.parcel_id: Known(row.id, row.fingerprint, row.embedded, row.embedding_id)
+        row.parcel_id: Known(
+            observation_id=row.id,
+            fingerprint=row.fingerprint,
+            embedded=row.embedded,
+            embedding_id=row.embedding_id,
+            source=row.source,
+            layer_bands=None if row.layer_bands is None else tuple(row.layer_bands),
+        )
         for row in rows
     }
 
@@ -285,20 +295,28 @@ def get_generation(connection: Connection, generation_id: int) -> dict[str, Any]
     return dict(manifest)
 
 
-def list_generations(connection: Connection) -> list[dict[str, Any]]:
-    """All generations, latest first, each with whether it is the one that answers."""
-    rows = connection.execute(
-        select(Generation.manifest, Generation.published_at, EmbeddingSpace.current_generation_id)
+def list_generations(connection: Connection, *, in_use: bool = False) -> list[Published]:
+    """Generations, latest first, each with whether it is one that answers.
+
+    Args:
+        connection: Open connection.
+        in_use: Only those of spaces that some collection is searched in.
+    """
+    searched = exists().where(Collection.space_id == EmbeddingSpace.id)
+    statement = (
+        select(
+            Generation.manifest,
+            Generation.published_at,
+            and_(searched, Generation.id == EmbeddingSpace.current_generation_id).label("current"),
+        )
         .join(EmbeddingSpace, EmbeddingSpace.id == Generation.space_id)
         .order_by(Generation.id.desc())
     )
+    if in_use:
+        statement = statement.where(searched)
     return [
-        {
-            **row.manifest,
-            "published_at": row.published_at.isoformat(),
-            "current": row.manifest["generation"] == row.current_generation_id,
-        }
-        for row in rows
+        Published(Manifest.from_dict(row.manifest), row.published_at, bool(row.current))
+        for row in connection.execute(statement)
     ]
 
 

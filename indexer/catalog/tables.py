@@ -118,6 +118,10 @@ class Observation(Base):
     parcel_id: Mapped[int] = mapped_column(ForeignKey("parcels.id", ondelete="CASCADE"))
     scene: Mapped[str] = mapped_column(String)
     source: Mapped[str] = mapped_column(String)
+    """The image: absolute path of the file, or of the folder of band files."""
+    layer_bands: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
+    """Band of each layer of the file where it was told (``--bands``); None where the image names
+    its bands itself, and in rows that are older than this column."""
     acquired_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     processing_baseline: Mapped[str | None] = mapped_column(String(10))
     pixels_inside: Mapped[float] = mapped_column(Float)

@@ -37,6 +37,10 @@ class Known:
     embedded: str | None
     """Of the pixels that were embedded in the space asked for; None if none were."""
     embedding_id: int | None
+    source: str
+    """Where the image lay."""
+    layer_bands: tuple[str, ...] | None
+    """How its layers were named, where it does not name them itself."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class ObservationRecord:
     parcel: Parcel
     scene: str
     source: str
+    """Absolute path of the image: a file, or a folder of band files."""
     acquired_at: datetime | None
     processing_baseline: str | None
     state: ObservationState
@@ -54,6 +59,8 @@ class ObservationRecord:
     """What stood there before; None for a new observation."""
     embedding: FloatArray | None
     """Shape ``(d,)``; None where the observation is too poor to be embedded."""
+    layer_bands: tuple[str, ...] | None = None
+    """Band of each layer of the file where it was told; None where the image names its bands."""
 
 
 def ensure_collection(connection: Connection, name: str) -> int:
@@ -208,6 +215,7 @@ def _save_observation(connection: Connection, parcel_row: int, record: Observati
         "parcel_id": parcel_row,
         "scene": record.scene,
         "source": record.source,
+        "layer_bands": _as_json(record.layer_bands),
         "acquired_at": record.acquired_at,
         "processing_baseline": record.processing_baseline,
         "pixels_inside": state.pixels_inside,
@@ -226,6 +234,26 @@ def _save_observation(connection: Connection, parcel_row: int, record: Observati
         update(Observation).where(Observation.id == record.known.observation_id).values(**values)
     )
     return record.known.observation_id
+
+
+def remember_image(
+    connection: Connection,
+    observations: Sequence[int],
+    source: str,
+    layer_bands: tuple[str, ...] | None,
+) -> None:
+    """Note where an image lies now, and how its layers are named.
+
+    Args:
+        connection: Inside a transaction that the caller commits.
+        observations: Rows of the observations that it shows.
+        source: Absolute path of a file, or of a folder of band files.
+        layer_bands: Band of each layer; None where the image names its bands itself.
+    """
+    values = {"source": source, "layer_bands": _as_json(layer_bands)}
+    for start in range(0, len(observations), _MOST_PARAMETERS):
+        some = observations[start : start + _MOST_PARAMETERS]
+        connection.execute(update(Observation).where(Observation.id.in_(some)).values(**values))
 
 
 def publish_generation(
@@ -252,6 +280,10 @@ def publish_generation(
     connection.execute(
         delete(Embedding).where(Embedding.space_id == space_id, Embedding.superseded)
     )
+
+
+def _as_json(names: tuple[str, ...] | None) -> list[str] | None:
+    return None if names is None else list(names)
 
 
 def _blob(values: FloatArray) -> bytes:

@@ -1,6 +1,7 @@
 """Manifest: all that is needed to open a generation, or to refuse it."""
 
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from indexer.embedding_space import describe_space
@@ -53,3 +54,27 @@ class Manifest:
     def space(self) -> dict[str, Any]:
         """The short form of the space that stands in every answer."""
         return describe_space(self.recipe, self.space_digest)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A generation as a list of them shows it."""
+
+    manifest: Manifest
+    published_at: datetime
+    current: bool
+    """Whether it answers searches now."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, in short: what it is, how large, how good, and since when."""
+        return {
+            "generation": self.manifest.generation,
+            "space": self.manifest.space,
+            "rows": self.manifest.rows,
+            "nlist": self.manifest.nlist,
+            "nprobe": self.manifest.nprobe,
+            "recall_at_10": self.manifest.recall_at_10,
+            "projection_recall_at_10": self.manifest.projection_recall_at_10,
+            "published_at": self.published_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+            "current": self.current,
+        }

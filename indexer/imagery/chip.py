@@ -44,6 +44,8 @@ class Chip:
     """Sentinel-2 processing baseline, ``04.00``; None where unknown."""
     scl: npt.NDArray[np.uint8] | None = None
     """Scene classification, shape ``(y, x)``; None where there is no such layer."""
+    layer_bands: tuple[str, ...] | None = None
+    """Band of each layer of the file where the reader was told; None where the image names them."""
 
     def __post_init__(self) -> None:
         if self.reflectance.shape != (len(self.bands), *self.valid_mask.shape):

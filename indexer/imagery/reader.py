@@ -1,9 +1,9 @@
 """From files to chips: bands found by name, digital numbers turned into reflectance."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +39,9 @@ MAX_CHIP_PX = 1024
 
 IMPLAUSIBLE_NEGATIVE_FRACTION = 0.05
 """Share of negative reflectance above which the baseline is doubted."""
+
+# Stands in a list of bands for a layer that is none.
+_PASSED_OVER = "-"
 
 _TIME_TAGS = ("ACQUISITION_DATETIME", "ACQUISITION_DATE", "datetime", "DATETIME")
 # STAC's own s2:processing_baseline cannot be asked for: GDAL ends a tag's name at the colon.
@@ -84,6 +87,8 @@ class Scene:
     acquired_at: datetime | None
     processing_baseline: str | None
     """As named by the options, the file or its name; None where nothing names it."""
+    layer_bands: tuple[str, ...] | None = None
+    """Band of each layer of the file as the options name them; None where the image tells."""
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -99,20 +104,17 @@ class Scene:
             ImageryError: If the files cannot be opened, bands cannot be named, or a wanted band
                 is missing.
         """
-        with _readable(source):
+        with readable(source):
+            named, grid = None, None
             if source.is_band_folder:
-                layers, grid = _layers_of_band_folder(source), None
+                layers = _layers_of_band_folder(source)
             else:
-                layers, grid = _layers_of_file(source, options)
+                layers, named, grid = _layers_of_file(source, options)
             by_band = {layer.band: layer for layer in layers}
             missing = [band for band in options.wanted if band not in by_band]
             if missing:
-                found = ", ".join(layer.band for layer in layers)
-                raise ImageryError(
-                    f"{source.path}: required band {', '.join(missing)} is missing; it has "
-                    f"{found}. Use imagery that holds all of " + ", ".join(options.wanted) + ".",
-                    kind="missing-band",
-                )
+                found = [layer.band for layer in layers]
+                raise _missing_band(source, missing, found, options.wanted)
             wanted = tuple(by_band[band] for band in options.wanted)
             grid = grid or _finest_grid(source, wanted, by_band.get(SCL))
             tags = _tags(wanted[0].path)
@@ -126,7 +128,40 @@ class Scene:
             crs=grid.crs,
             acquired_at=_time(tags) or source.acquired_at,
             processing_baseline=baseline,
+            layer_bands=named,
         )
+
+    @classmethod
+    def reopen(
+        cls,
+        source: ImageSource,
+        bands: tuple[str, ...],
+        *,
+        layer_bands: tuple[str, ...] | None,
+        baseline: str | None,
+    ) -> "Scene":
+        """Open an image that was read before, as it was read then, for some of its bands.
+
+        Args:
+            source: The image.
+            bands: Bands to read, in order.
+            layer_bands: As the scene or its chips had it then.
+            baseline: Likewise; None where nothing named it.
+
+        Raises:
+            ImageryError: As ``open``.
+        """
+        if layer_bands is None:
+            return cls.open(source, ReadingOptions(baseline=baseline, wanted=bands))
+        # What the file says of some bands is not taken where it was not enough then, so all are
+        # asked for again before some are chosen.
+        every = tuple(band for band in layer_bands if band not in (_PASSED_OVER, SCL))
+        opened = cls.open(source, ReadingOptions(layer_bands, baseline, every))
+        layers = {layer.band: layer for layer in opened.layers}
+        missing = [band for band in bands if band not in layers]
+        if missing:
+            raise _missing_band(source, missing, list(layers), bands)
+        return replace(opened, layers=tuple(layers[band] for band in bands))
 
     def read(self, row: int = 0, column: int = 0, height: int = 0, width: int = 0) -> Chip:
         """Read a window of the scene; without arguments, all of it.
@@ -139,7 +174,7 @@ class Scene:
             ImageryError: If the pixels cannot be read.
         """
         window = Window(column, row, width or self.shape[1], height or self.shape[0])
-        with _readable(self.source), ExitStack() as opened:
+        with readable(self.source), ExitStack() as opened:
             # A file of all bands is opened once, not once for each of them.
             paths = {layer.path for layer in self.layers} | ({self.scl.path} if self.scl else set())
             files = {path: opened.enter_context(_open(path)) for path in sorted(paths)}
@@ -160,6 +195,7 @@ class Scene:
             acquired_at=self.acquired_at,
             processing_baseline=self.processing_baseline,
             scl=scl,
+            layer_bands=self.layer_bands,
         )
 
     def _read_band(
@@ -308,7 +344,7 @@ _MARGIN_PX = 2
 
 
 @contextmanager
-def _readable(source: ImageSource) -> Iterator[None]:
+def readable(source: ImageSource) -> Iterator[None]:
     """Turn what rasterio raises into an error that names the file."""
     try:
         with warnings.catch_warnings():
@@ -358,7 +394,20 @@ def _layers_of_band_folder(source: ImageSource) -> list[Layer]:
     return list(layers.values())
 
 
-def _layers_of_file(source: ImageSource, options: ReadingOptions) -> tuple[list[Layer], _Grid]:
+def _missing_band(
+    source: ImageSource, missing: Sequence[str], found: Sequence[str], wanted: Sequence[str]
+) -> ImageryError:
+    return ImageryError(
+        f"{source.path}: required band {', '.join(missing)} is missing; it has "
+        f"{', '.join(found)}. Use imagery that holds all of {', '.join(wanted)}.",
+        kind="missing-band",
+    )
+
+
+def _layers_of_file(
+    source: ImageSource, options: ReadingOptions
+) -> tuple[list[Layer], tuple[str, ...] | None, _Grid]:
+    """The layers that hold a band, the names of the options if they were needed, and the grid."""
     path = str(source.path)
     with _open(path) as file:
         grid = _grid(file)
@@ -366,15 +415,15 @@ def _layers_of_file(source: ImageSource, options: ReadingOptions) -> tuple[list[
     layers = [
         Layer(name, path, number)
         for number, name in enumerate(names, start=1)
-        if name is not None and name != "-"
+        if name is not None and name != _PASSED_OVER
     ]
-    return layers, grid
+    return layers, options.bands if names is options.bands else None, grid
 
 
 def _names_of_layers(
     path: str, descriptions: tuple[str | None, ...], options: ReadingOptions
-) -> list[str | None]:
-    """What the file says, where it names all wanted bands and none twice, else ``--bands``."""
+) -> Sequence[str | None]:
+    """What the file says, where it names all wanted bands and none twice, else the options."""
     count = len(descriptions)
     described = [canonical_band(text) if text else None for text in descriptions]
     repeated = sorted({name for name in described if name and described.count(name) > 1})
@@ -386,7 +435,7 @@ def _names_of_layers(
                 f"({','.join(options.bands)}); give the profile or list that fits the file.",
                 kind="band-count",
             )
-        return list(options.bands)
+        return options.bands
     if not any(described):
         raise ImageryError(
             f"{path}: its {count} bands have no names that are known"

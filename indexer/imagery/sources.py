@@ -120,6 +120,21 @@ def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list
     return _group(found), skipped
 
 
+def source_at(path: Path, name: str) -> ImageSource | None:
+    """An acquisition that ``find_sources`` found before, by its path and name; None if it is gone.
+
+    Args:
+        path: The file, or the folder of band files.
+        name: Of the acquisition: a folder may hold the band files of several.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if _is_geotiff(file))
+    else:
+        files = [path] if path.is_file() and _is_geotiff(path) else []
+    found = _group({file: file.parent for file in files})
+    return next((one for one in found if (one.path, one.name) == (path, name)), None)
+
+
 def _expand(item: str) -> dict[Path, Path]:
     """The images in a folder or behind a glob, each with the folder that classes lie below."""
     if Path(item).is_dir():

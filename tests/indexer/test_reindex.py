@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 
+from indexer.catalog.database import connect
 from indexer.catalog.reading import collection_space, count_kept_embeddings, kept_embeddings
-from indexer.catalog.tables import Parcel
+from indexer.catalog.tables import Observation, Parcel
 from indexer.embedding_space import UNTRAINED_NOTE
 from indexer.encoders import croma
 from indexer.encoders.weights import Weights
@@ -22,6 +23,7 @@ from indexer.imagery.reader import Scene
 from indexer.landscape import Landscape, draw_landscape
 from indexer.normalization import Normalization
 from indexer.reindex import reindex
+from indexer.sensors import PROFILES
 from indexer.settings import Settings
 from retriever.queries import ParcelFilter
 from tests.indexer.farm import (
@@ -44,6 +46,7 @@ from tests.indexer.farm import (
     write_parcels,
 )
 from tests.indexer.one_layer import OneLayerEncoder, enlarge, one_layer_installed
+from tests.synthetic import write_geotiff
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -770,3 +773,58 @@ def test_both_databases_hold_the_same_vectors_and_states(
     reindex(server, farm.scenes, options(parcels=farm.parcels_file))
     assert_same_vectors(vectors(server), vectors(indexed_farm))
     assert states(server) == states(indexed_farm)
+
+
+# Where images lie, and how they were read
+
+
+def images_of(settings: Settings) -> list[tuple[str, list[str] | None]]:
+    statement = select(Observation.source, Observation.layer_bands).order_by(Observation.scene)
+    with reading(settings) as connection:
+        return [(source, named) for source, named in connection.execute(statement)]
+
+
+def test_an_image_is_found_again_from_any_folder(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_image(tmp_path / "images" / "a.tif")
+    monkeypatch.chdir(tmp_path)
+    reindex(settings, ["images"], options())
+    assert images_of(settings) == [(str(path), None)]
+
+
+def test_names_that_were_told_are_kept(settings: Settings, tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "a.tif", image_dn(0))
+    reindex(settings, [path], options(bands="l2a"))
+    assert images_of(settings) == [(str(path), list(PROFILES["l2a"]))]
+
+
+def test_an_unchanged_image_that_moved_is_noted_without_embedding_it_again(
+    indexed: tuple[Settings, Path],
+) -> None:
+    settings, folder = indexed
+    moved = folder.rename(folder.with_name("moved"))
+    report = reindex(settings, [moved], options())
+    assert (report.unchanged, report.embedded, report.generation) == (3, 0, 1)
+    assert images_of(settings) == [(str(moved / f"image-{n:02d}.tif"), None) for n in range(3)]
+
+
+def test_names_missing_in_older_rows_are_filled_in_by_the_next_run(
+    settings: Settings, tmp_path: Path
+) -> None:
+    path = write_geotiff(tmp_path / "a.tif", image_dn(0))
+    reindex(settings, [path], options(bands="l2a"))
+    engine = connect(settings)
+    with engine.begin() as connection:
+        connection.execute(update(Observation).values(layer_bands=None))
+    engine.dispose()
+    report = reindex(settings, [path], options(bands="l2a"))
+    assert (report.unchanged, report.generation) == (1, 1)
+    assert images_of(settings) == [(str(path), list(PROFILES["l2a"]))]
+
+
+def test_a_dry_run_notes_no_image(indexed: tuple[Settings, Path]) -> None:
+    settings, folder = indexed
+    before = images_of(settings)
+    reindex(settings, [folder.rename(folder.with_name("moved"))], options(dry_run=True))
+    assert images_of(settings) == before

@@ -24,6 +24,7 @@ from indexer.catalog.writing import (
 )
 from indexer.embedding_space import Recipe, space_digest
 from indexer.encoders.weights import Weights
+from indexer.generations.manifest import Manifest
 from indexer.normalization import Normalization
 from indexer.observation_state import ObservationState
 from indexer.parcels.parcel import Parcel
@@ -138,6 +139,30 @@ def save_parcels_with_vectors(
         space_id = make_space(connection)
         records = [record(f"p{number}", vector) for number, vector in enumerate(vectors)]
         return space_id, save(connection, space_id, records, collection=collection)
+
+
+def manifest(generation: int) -> Manifest:
+    """What describes a generation of one row that nobody built."""
+    return Manifest(
+        generation=generation,
+        space_digest=space_digest(RECIPE.to_dict(), PROJECTION),
+        recipe=RECIPE.to_dict(),
+        projection=PROJECTION.kind,
+        rows=1,
+        last_id=1,
+        dimensions=VECTOR_DIMENSIONS,
+        index_kind="IVF_FLAT",
+        index_sha256="0" * 64,
+        index_bytes=1,
+        nlist=1,
+        nprobe=1,
+        recall_at_10=1.0,
+        recall_queries=1,
+        projection_recall_at_10=None,
+        projection_rows=1,
+        created_at="2023-05-29T10:50:31+00:00",
+        versions={},
+    )
 
 
 def known_of(

@@ -8,7 +8,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, event, func, inspect, select
 
 from indexer.catalog.database import downgrade, schema_status, upgrade
-from indexer.catalog.tables import Base
+from indexer.catalog.tables import Base, Observation
 from indexer.catalog.writing import publish_generation
 from tests.indexer.catalog.filling import make_space, record, save, unit_vectors
 
@@ -110,6 +110,40 @@ def test_a_migration_that_is_interrupted_leaves_the_database_as_it_was(engine: E
     assert schema_status(engine) == "empty"
     upgrade(engine)
     assert schema_status(engine) == "current"
+
+
+def test_a_filled_database_of_the_first_revision_is_upgraded_as_it_is(engine: Engine) -> None:
+    upgrade(engine)
+    populate(engine)
+    downgrade(engine, "0001")
+    assert schema_status(engine) == "outdated"
+    with engine.connect() as connection:
+        columns = {column["name"] for column in inspect(connection).get_columns("observations")}
+    assert "layer_bands" not in columns
+    upgrade(engine)
+    assert schema_status(engine) == "current"
+    assert set(row_counts(engine).values()) == {1}
+    with engine.connect() as connection:
+        (kept,) = connection.execute(select(Observation.scene, Observation.layer_bands)).all()
+    assert tuple(kept) == ("scene", None)
+
+
+def test_a_column_is_added_without_writing_the_table_anew(engine: Engine) -> None:
+    upgrade(engine)
+    populate(engine)
+    downgrade(engine, "0001")
+    before = place_of_observations(engine)
+    upgrade(engine)
+    assert place_of_observations(engine) == before
+
+
+def place_of_observations(engine: Engine) -> int:
+    """Where the database keeps the table; another one holds a table that was rewritten."""
+    sqlite = "SELECT rootpage FROM sqlite_master WHERE name = 'observations'"
+    postgresql = "SELECT pg_relation_filenode('observations')"
+    with engine.connect() as connection:
+        asked = sqlite if engine.dialect.name == "sqlite" else postgresql
+        return int(connection.exec_driver_sql(asked).scalar_one())
 
 
 def test_rows_of_embeddings_and_generations_are_numbered_once_and_for_all(

@@ -33,12 +33,14 @@ from indexer.catalog.writing import (
     ensure_collection,
     freeze_projection,
     publish_generation,
+    remember_image,
     remember_weights_path,
     save_parcels,
     set_vectors,
 )
 from indexer.embedding_space import space_digest
 from indexer.errors import NotFoundError
+from indexer.generations.manifest import Published
 from indexer.parcels.parcel import Parcel
 from tests.indexer.catalog.filling import (
     ACQUIRED_AT,
@@ -49,6 +51,7 @@ from tests.indexer.catalog.filling import (
     embedding_rows,
     known_of,
     make_space,
+    manifest,
     record,
     save,
     unit_vectors,
@@ -63,7 +66,7 @@ def publish(
         generation_id=generation_id,
         space_id=space_id,
         collection_id=collection_id,
-        manifest={"generation": generation_id},
+        manifest=manifest(generation_id).to_dict(),
     )
 
 
@@ -157,6 +160,40 @@ def test_more_parcels_than_a_statement_takes_parameters_are_found_again(
 
 
 # Observations and embeddings -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [None, ("B02", "-", "B08")])
+def test_how_the_layers_of_an_image_were_named_is_kept(
+    connection: Connection, named: tuple[str, ...] | None
+) -> None:
+    space_id = make_space(connection)
+    collection_id = save(connection, space_id, [record(layer_bands=named)])
+    known = known_of(connection, collection_id, space_id)
+    assert known is not None
+    assert (known.source, known.layer_bands) == ("images/scene.tif", named)
+    # Not the word null in JSON, which older rows do not hold.
+    empty = connection.scalars(select(func.count()).where(Observation.layer_bands.is_(None))).one()
+    assert empty == (named is None)
+
+
+def test_an_image_that_moved_is_noted_for_what_it_shows_only(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_MOST_PARAMETERS", 2)
+    space_id = make_space(connection)
+    collection_id = save(connection, space_id, [record(f"p{n}") for n in range(4)])
+    known = {n: known_of(connection, collection_id, space_id, f"p{n}") for n in range(4)}
+    shown = [one.observation_id for n, one in known.items() if one is not None and n > 0]
+    remember_image(connection, shown, "/new/scene.tif", ("B02", "B03"))
+    stored = connection.execute(
+        select(ParcelRow.parcel_id, Observation.source, Observation.layer_bands)
+        .join(ParcelRow)
+        .order_by(ParcelRow.parcel_id)
+    ).all()
+    assert [tuple(row) for row in stored] == [
+        ("p0", "images/scene.tif", None),
+        *((f"p{n}", "/new/scene.tif", ["B02", "B03"]) for n in (1, 2, 3)),
+    ]
 
 
 def test_an_observation_is_stored_with_its_state(connection: Connection) -> None:
@@ -380,8 +417,29 @@ def test_publishing_switches_the_pointer_and_keeps_what_came_before(
     publish(connection, 2, space_id, collection_id)
     assert get_space(connection, space_id).current_generation_id == 2
     listed = list_generations(connection)
-    assert [(one["generation"], one["current"]) for one in listed] == [(2, True), (1, False)]
-    assert all(datetime.fromisoformat(one["published_at"]).tzinfo for one in listed)
+    assert [(one.manifest.generation, one.current) for one in listed] == [(2, True), (1, False)]
+    assert all(one.published_at.tzinfo is UTC for one in listed)
+
+
+def test_a_space_that_no_collection_is_searched_in_answers_no_more(
+    connection: Connection,
+) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    former, own = make_space(connection), make_space(connection)
+    publish(connection, 1, former, collection_id)
+    publish(connection, 2, own, collection_id)
+    listed = list_generations(connection)
+    assert [(one.manifest.generation, one.current) for one in listed] == [(2, True), (1, False)]
+    in_use = list_generations(connection, in_use=True)
+    assert [one.manifest.generation for one in in_use] == [2]
+
+
+def test_a_listed_generation_tells_when_it_was_published() -> None:
+    published_at = datetime(2023, 5, 29, 10, 50, 31, 700_000, tzinfo=UTC)
+    told = Published(manifest(7), published_at, current=True).to_dict()
+    assert (told["generation"], told["current"]) == (7, True)
+    assert told["published_at"] == "2023-05-29T10:50:31Z"
+    assert told["space"] == manifest(7).space
 
 
 def test_publishing_drops_what_is_superseded_in_that_space_only(connection: Connection) -> None:

@@ -213,6 +213,59 @@ def test_only_wanted_bands_are_read_in_the_wanted_order(tmp_path: Path) -> None:
     np.testing.assert_allclose(chip.reflectance[:, 0, 0], [DN["B08"] / 1e4, DN["B04"] / 1e4])
 
 
+def reopened(scene: Scene, *bands: str) -> Chip:
+    """Some bands of an image, as it was read the first time."""
+    return Scene.reopen(
+        scene.source, bands, layer_bands=scene.layer_bands, baseline=scene.processing_baseline
+    ).read()
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "named"),
+    [
+        (None, True),
+        (L2A, False),
+        # Right for the bands that are asked for again, but not enough for all.
+        (["B12", "B11", *[None] * 10], True),
+        # Numbered, not named: the second layer is not B02.
+        ([f"B{number}" for number in range(1, 13)], True),
+    ],
+    ids=["none", "all", "some", "numbers"],
+)
+def test_an_image_is_read_again_under_the_names_that_it_had(
+    tmp_path: Path, descriptions: list[str | None] | None, named: bool
+) -> None:
+    order = L2A[::-1] if named else L2A
+    path = write_geotiff(tmp_path / "a.tif", flat(*order), descriptions)
+    scene = open_scene(path, bands=order)
+    assert scene.layer_bands == (order if named else None)
+    assert scene.read().layer_bands == scene.layer_bands
+    chip = reopened(scene, "B11", "B02")
+    assert chip.bands == ("B11", "B02")
+    np.testing.assert_allclose(chip.reflectance[:, 0, 0], [DN["B11"] / 1e4, DN["B02"] / 1e4])
+
+
+def test_layers_that_were_passed_over_are_passed_over_again(tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "a.tif", flat("B10", "B02", "B10", "B04"))
+    scene = open_scene(path, bands=("-", "B02", "SCL", "B04"), wanted=("B02", "B04"))
+    chip = reopened(scene, "B04")
+    np.testing.assert_allclose(chip.reflectance[:, 0, 0], [DN["B04"] / 1e4])
+
+
+def test_a_baseline_that_was_told_holds_when_an_image_is_read_again(tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "a.tif", flat(*L2A), L2A, tags={"PROCESSING_BASELINE": "03.01"})
+    scene = open_scene(path, baseline="05.09")
+    np.testing.assert_allclose(reopened(scene, "B04").reflectance, (DN["B04"] - 1000) / 1e4)
+
+
+def test_a_band_that_was_never_named_cannot_be_read_again(tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "a.tif", flat("B02", "B04"))
+    scene = open_scene(path, bands=("B02", "B04"), wanted=("B02",))
+    with pytest.raises(ImageryError, match="required band B08 is missing; it has B02, B04") as it:
+        reopened(scene, "B08", "B04")
+    assert it.value.kind == "missing-band"
+
+
 def test_of_a_band_at_several_pixel_sizes_the_finest_is_read(tmp_path: Path) -> None:
     folder = tmp_path / "T31TCJ_20170601T105031"
     for suffix, value, size in (("20m", 2000, 2), ("10m", 1000, 4), ("60m", 3000, 1)):

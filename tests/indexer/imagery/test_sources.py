@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import InvalidInputError
-from indexer.imagery.sources import ImageSource, find_sources, time_in_name
+from indexer.imagery.sources import ImageSource, find_sources, source_at, time_in_name
 
 PATCH = "S2B_MSIL2A_20170924T93021_41_29"
 
@@ -274,3 +274,35 @@ def test_the_date_of_the_file_outweighs_that_of_its_folder() -> None:
 )
 def test_a_product_name_tells_the_processing_baseline(name: str, baseline: str | None) -> None:
     assert named(Path(f"{name}.tif")).processing_baseline == baseline
+
+
+# What was found before
+
+
+def test_every_source_is_found_again_by_its_path_and_name(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "stack.tif",
+        tmp_path / "B04.tif",
+        tmp_path / "B08.tif",
+        *(tmp_path / "tile" / f"{day}_{band}.tif" for day in "ab" for band in ("B02", "B03_10m")),
+    )
+    sources = found(tmp_path)
+    assert len(sources) == 4
+    for source in sources:
+        again = source_at(source.path, source.name)
+        assert again is not None
+        assert (again.name, again.path, again.files) == (source.name, source.path, source.files)
+
+
+def test_what_lies_below_a_folder_is_no_band_of_it(tmp_path: Path) -> None:
+    touch(tmp_path / "a_B02.tif", tmp_path / "deep" / "a_B03.tif")
+    again = source_at(tmp_path, "a")
+    assert again is not None
+    assert [band for band, _ in again.files] == ["B02"]
+
+
+def test_a_source_that_is_gone_is_not_found(tmp_path: Path) -> None:
+    touch(tmp_path / "a_B02.tif", tmp_path / "notes.txt")
+    assert source_at(tmp_path / "gone.tif", "gone") is None
+    assert source_at(tmp_path, "b") is None
+    assert source_at(tmp_path / "notes.txt", "notes") is None

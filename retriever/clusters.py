@@ -1,0 +1,287 @@
+"""Groups of a collection's parcels that look alike."""
+
+import threading
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection, Engine
+
+from indexer.clustering import (
+    MAX_TRAINING_ROWS,
+    largest_first,
+    nearest_centroids,
+    train_centroids,
+)
+from indexer.errors import InvalidInputError
+from retriever.cluster_statements import (
+    count_parcels_of,
+    indices_of_observations,
+    standing_rows,
+    vectors_of_rows,
+)
+from retriever.finding import require_collection
+from retriever.published import OpenGeneration, PublishedGenerations
+from retriever.quoting import quoted
+from retriever.statements import AnyRow, snapshot
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+MIN_CLUSTERS: Final = 2
+DEFAULT_CLUSTERS: Final = 8
+MAX_CLUSTERS: Final = 50
+
+_MOST_CROPS = 5
+_MOST_EXAMPLES = 5
+_MOST_KEPT = 8
+
+Crop = tuple[str | None, str | None]
+"""Code and name, as declared."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One group of parcels."""
+
+    number: int
+    """1 is the largest."""
+    parcels: int
+    share: float
+    """Of all parcels that were grouped, 0 to 1."""
+    crops: tuple[tuple[Crop, int], ...]
+    """Crops that most of them declare, with how many do; at most 5."""
+    medians: dict[str, float]
+    """Median over the parcels of each spectral index, unitless."""
+    examples: tuple[str, ...]
+    """Ids of the parcels closest to the center, at most 5."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "cluster": self.number,
+            "parcels": self.parcels,
+            "share": round(self.share, 4),
+            "crops": [
+                {
+                    "crop:code": code,
+                    "crop:name": name,
+                    "parcels": count,
+                    "share": round(count / self.parcels, 4),
+                }
+                for (code, name), count in self.crops
+            ],
+            "medians": {name: round(value, 4) for name, value in self.medians.items()},
+            "examples": list(self.examples),
+        }
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """All parcels of a collection in groups."""
+
+    collection: str
+    generation: int
+    space: dict[str, Any]
+    k: int
+    """Groups that were asked for."""
+    clusters: tuple[Cluster, ...]
+    """The largest first."""
+    members: dict[str, int]
+    """Number of the cluster that each parcel is in, by parcel id."""
+    notes: tuple[str, ...] = ()
+    """What must be said beside the answer."""
+
+    def to_dict(self, *, members: bool = False) -> dict[str, Any]:
+        """JSON form; with the cluster of every parcel where that is wanted."""
+        return {
+            "collection": self.collection,
+            "generation": self.generation,
+            "space": self.space,
+            "k": self.k,
+            "clusters": [cluster.to_dict() for cluster in self.clusters],
+            **({"members": self.members} if members else {}),
+            "notes": list(self.notes),
+        }
+
+
+class Clusterings:
+    """Groups collections, one at a time, and keeps the answers that were asked for last.
+
+    Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[int, int, int], Clusters] = OrderedDict()
+        self._grouping = threading.Lock()
+        self._lock = threading.Lock()
+
+    def of(
+        self, engine: Engine, published: PublishedGenerations, collection: str, k: int
+    ) -> Clusters:
+        """The parcels of a collection in k groups, as the current generation holds them.
+
+        Each parcel is in the group of its latest reliable observation, else the latest. The same
+        generation gives the same groups.
+
+        Args:
+            engine: The catalog.
+            published: The indexes that answer.
+            collection: The collection.
+            k: Groups wanted, 2 to 50, and no more than there are parcels.
+
+        Raises:
+            NotFoundError: If there is no such collection, or nothing is published.
+            InvalidInputError: If k is out of range, or above the number of parcels.
+        """
+        _check(k)
+        with snapshot(engine) as connection:
+            _, key = _place(connection, published, collection, k)
+        found = self._get(key)
+        if found is not None:
+            return found
+        # Nobody holds a connection while waiting: there are fewer connections than requests.
+        with self._grouping, snapshot(engine) as connection:
+            generation, key = _place(connection, published, collection, k)
+            return self._get(key) or self._keep(
+                key, _grouped(connection, generation, collection, key[1], k)
+            )
+
+    def _get(self, key: tuple[int, int, int]) -> Clusters | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def _keep(self, key: tuple[int, int, int], found: Clusters) -> Clusters:
+        with self._lock:
+            self._kept[key] = found
+            if len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+
+def _check(k: int) -> None:
+    if not MIN_CLUSTERS <= k <= MAX_CLUSTERS:
+        raise InvalidInputError(
+            f"k is {k}; ask for at least {MIN_CLUSTERS} and at most {MAX_CLUSTERS} clusters.",
+            kind="invalid-k",
+        )
+
+
+def _place(
+    connection: Connection, published: PublishedGenerations, collection: str, k: int
+) -> tuple[OpenGeneration, tuple[int, int, int]]:
+    """The generation that answers; its number, the collection's row and k name the answer."""
+    collection_id, space_id = require_collection(connection, collection)
+    generation = published.of_space(connection, collection, space_id)
+    return generation, (generation.number, collection_id, k)
+
+
+def _grouped(
+    connection: Connection,
+    generation: OpenGeneration,
+    collection: str,
+    collection_id: int,
+    k: int,
+) -> Clusters:
+    last_id = generation.manifest.last_id
+    rows = standing_rows(connection, generation.space_id, last_id, collection_id)
+    if k > len(rows):
+        raise InvalidInputError(
+            f"k is {k}, but {quoted(collection)} has {len(rows)} parcels with a vector; ask for "
+            "no more clusters than that.",
+            kind="invalid-k",
+        )
+    labels, scores = _labels(connection, [row.row for row in rows], k)
+    numbers, filled = largest_first(labels, k)
+    notes = list(generation.notes)
+    without = count_parcels_of(connection, collection_id) - len(rows)
+    if without:
+        notes.append(f"In no cluster, because the generation holds no vector of them: {without}.")
+    if filled < k:
+        notes.append(f"Only {filled} of {k} clusters hold parcels: the vectors are too much alike.")
+    return Clusters(
+        collection=collection,
+        generation=generation.number,
+        space=generation.space,
+        k=k,
+        clusters=_clusters(connection, rows, numbers, scores, filled),
+        members=dict(zip((row.parcel_id for row in rows), numbers.tolist(), strict=True)),
+        notes=tuple(notes),
+    )
+
+
+def _labels(connection: Connection, rows: Sequence[int], k: int) -> tuple[IntArray, FloatArray]:
+    """Group and closeness of each embedding, shape ``(n,)``; reads the vectors in batches."""
+    sample = rows
+    if len(rows) > MAX_TRAINING_ROWS:
+        chosen = np.random.default_rng(0).choice(len(rows), MAX_TRAINING_ROWS, replace=False)
+        sample = [rows[position] for position in np.sort(chosen).tolist()]
+    centroids = train_centroids(np.concatenate(list(vectors_of_rows(connection, sample))), k)
+    parts = [nearest_centroids(some, centroids) for some in vectors_of_rows(connection, rows)]
+    labels, scores = zip(*parts, strict=True)
+    return np.concatenate(labels), np.concatenate(scores)
+
+
+def _clusters(
+    connection: Connection,
+    rows: Sequence[AnyRow],
+    numbers: IntArray,
+    scores: FloatArray,
+    filled: int,
+) -> tuple[Cluster, ...]:
+    medians = _medians(connection, rows, numbers)
+    found: list[Cluster] = []
+    for number in range(1, filled + 1):
+        members = np.flatnonzero(numbers == number)
+        closest = members[np.argsort(-scores[members], kind="stable")[:_MOST_EXAMPLES]]
+        found.append(
+            Cluster(
+                number=number,
+                parcels=len(members),
+                share=len(members) / len(rows),
+                crops=_crops([rows[member] for member in members.tolist()]),
+                medians=medians[number],
+                examples=tuple(rows[member].parcel_id for member in closest.tolist()),
+            )
+        )
+    return tuple(found)
+
+
+def _crops(rows: Sequence[AnyRow]) -> tuple[tuple[Crop, int], ...]:
+    """Declared crops, the most frequent first; parcels that declare none are left out."""
+    declared = Counter(
+        (row.crop_code, row.crop_name) for row in rows if row.crop_code or row.crop_name
+    )
+    order = sorted(declared.items(), key=lambda one: (-one[1], one[0][1] or "", one[0][0] or ""))
+    return tuple(order[:_MOST_CROPS])
+
+
+def _medians(
+    connection: Connection, rows: Sequence[AnyRow], numbers: IntArray
+) -> dict[int, dict[str, float]]:
+    """Median of each spectral index in each cluster.
+
+    What replaced the pixels of a superseded vector was not compared here.
+    """
+    number_of = {
+        row.observation: number
+        for row, number in zip(rows, numbers.tolist(), strict=True)
+        if not row.superseded
+    }
+    values: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for observation, indices in indices_of_observations(connection, list(number_of)):
+        for name, value in indices.items():
+            values[number_of[observation]][name].append(value)
+    return defaultdict(
+        dict,
+        {
+            number: {name: float(np.median(found)) for name, found in by_name.items()}
+            for number, by_name in values.items()
+        },
+    )

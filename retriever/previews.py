@@ -1,0 +1,200 @@
+"""Pictures of parcels: which observation is shown, and the pictures that were drawn last."""
+
+import hashlib
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import shapely
+from sqlalchemy import Connection
+
+from indexer.errors import ImageryError, InvalidInputError, NotFoundError
+from indexer.imagery.preview import BANDS, DRAWING, Style, draw_preview
+from indexer.imagery.reader import Scene
+from indexer.imagery.sources import source_at
+from retriever.finding import find_parcel
+from retriever.preview_statements import shown_observation
+from retriever.queries import Interval
+from retriever.quoting import quoted
+from retriever.statements import AnyRow
+
+_log = logging.getLogger(__name__)
+
+MIN_SIZE_PX: Final = 64
+DEFAULT_SIZE_PX: Final = 256
+MAX_SIZE_PX: Final = 512
+
+_MOST_BYTES = 32 * 2**20
+# What an image without names of its bands comes to, in a row that is older than their column.
+_UNNAMED = frozenset({"bands-unknown", "missing-band"})
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture that can be drawn, and what it will show."""
+
+    collection: str
+    parcel_id: str
+    scene: str
+    acquired_at: datetime | None
+    """When what it shows was acquired."""
+    reliable: bool
+    """Whether that observation describes the parcel reliably."""
+    digest: str
+    """Known before the picture is drawn, and another for each picture of what was indexed."""
+    draw: Callable[[], bytes]
+    """Gives the PNG, at once where it was drawn before; raises ``NotFoundError``
+    (``preview-not-found``) if the image cannot be read any more."""
+
+
+class Previews:
+    """Finds what a picture shows, and keeps the pictures that were asked for last.
+
+    Safe to share between threads; a picture that several ask for at once is drawn once.
+    """
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._kept = KeptPictures(most_bytes)
+
+    def find(
+        self,
+        connection: Connection,
+        parcel_id: str,
+        *,
+        collection: str | None = None,
+        interval: Interval | None = None,
+        style: Style = "true-color",
+        size_px: int = DEFAULT_SIZE_PX,
+    ) -> Preview:
+        """The picture of a parcel: its latest reliable observation, else the latest.
+
+        Args:
+            connection: A snapshot of the catalog; the picture is drawn without it.
+            parcel_id: The parcel.
+            collection: Its collection; None where the id is unique over all.
+            interval: Only what was acquired then is shown; None for any time.
+            style: Which bands are shown.
+            size_px: Width and height of the picture, 64 to 512.
+
+        Raises:
+            NotFoundError: If there is no such parcel, or it was not observed in the interval.
+            InvalidInputError: If style or size is out of range.
+        """
+        _check(style, size_px)
+        parcel = find_parcel(connection, parcel_id, collection)
+        shown = shown_observation(connection, parcel.id, interval)
+        if shown is None:
+            when = f" in {quoted(str(interval))}" if interval else ""
+            raise NotFoundError(
+                f"Parcel {quoted(parcel.parcel_id)} of {quoted(parcel.collection)} was not "
+                f"observed{when}; ask for another interval or none.",
+                kind="state-not-found",
+            )
+        named = f"{DRAWING}:{shown.id}:{shown.fingerprint}:{style}:{size_px}"
+        digest = hashlib.sha256(named.encode()).hexdigest()[:32]
+        draw = partial(_draw, shown, parcel.geometry, style, size_px)
+        return Preview(
+            collection=parcel.collection,
+            parcel_id=parcel.parcel_id,
+            scene=shown.scene,
+            acquired_at=shown.acquired_at,
+            reliable=shown.reliable,
+            digest=digest,
+            draw=partial(self._kept.get, digest, draw),
+        )
+
+
+class KeptPictures:
+    """The pictures that were asked for last, up to a number of bytes."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._drawing: dict[str, Future[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def get(self, name: str, draw: Callable[[], bytes]) -> bytes:
+        """The picture of this name; drawn if it is not kept, by the first who asks."""
+        with self._lock:
+            kept = self._pictures.get(name)
+            if kept is not None:
+                self._pictures.move_to_end(name)
+                return kept
+            begun = self._drawing.get(name)
+            mine: Future[bytes] = begun or Future()
+            self._drawing[name] = mine
+        if begun is not None:
+            return begun.result()
+        try:
+            picture = draw()
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        else:
+            mine.set_result(picture)
+            self._keep(name, picture)
+            return picture
+        finally:
+            with self._lock:
+                del self._drawing[name]
+
+    def _keep(self, name: str, picture: bytes) -> None:
+        with self._lock:
+            self._pictures[name] = picture
+            self._bytes += len(picture)
+            while self._bytes > self._most_bytes:
+                self._bytes -= len(self._pictures.popitem(last=False)[1])
+
+
+def _check(style: str, size_px: int) -> None:
+    if style not in BANDS:
+        raise InvalidInputError(
+            f"Style {quoted(style)} is unknown; use one of {', '.join(BANDS)}.",
+            kind="invalid-option",
+        )
+    if not MIN_SIZE_PX <= size_px <= MAX_SIZE_PX:
+        raise InvalidInputError(
+            f"Size is {size_px}; ask for at least {MIN_SIZE_PX} and at most {MAX_SIZE_PX} pixels.",
+            kind="invalid-option",
+        )
+
+
+def _draw(shown: AnyRow, geometry: bytes | None, style: Style, size_px: int) -> bytes:
+    named = None if shown.layer_bands is None else tuple(shown.layer_bands)
+    source = None
+    with suppress(OSError):
+        source = source_at(Path(shown.source), shown.scene)
+    if source is None:
+        _log.warning("No preview of scene %s: it is not at %s", shown.scene, shown.source)
+        raise _unavailable(shown, "no longer lies where it was read; reindex it from where it is")
+    try:
+        scene = Scene.reopen(
+            source, BANDS[style], layer_bands=named, baseline=shown.processing_baseline
+        )
+        parcel = None if geometry is None else shapely.from_wkb(geometry)
+        return draw_preview(scene, parcel, style, size_px)
+    except ImageryError as error:
+        # The message names files, which are no business of whoever asks over the network.
+        _log.warning("No preview of scene %s: %s", shown.scene, error.message)
+        if named is None and error.kind in _UNNAMED:
+            raise _unavailable(
+                shown,
+                "does not name its bands, and how they were named is not stored; reindex it again "
+                "with the same --bands",
+            ) from None
+        raise _unavailable(shown, f"cannot be read any more ({error.kind})") from None
+
+
+def _unavailable(shown: AnyRow, why: str) -> NotFoundError:
+    return NotFoundError(
+        f"The image of scene {quoted(shown.scene)} {why}.", kind="preview-not-found"
+    )
