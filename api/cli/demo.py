@@ -67,7 +67,7 @@ def demo(
     say(f"  {command} state {PARCEL} --format json")
     say(f"  {command} serve    # or at once: {command} demo --serve")
     if serve_it:
-        say(f"Try http://127.0.0.1:{port}/collections/{COLLECTION}/items/{PARCEL}/similar")
+        say(f"Open http://127.0.0.1:{port}/ in a browser.")
         serve.run(settings, "127.0.0.1", port)
 
 
