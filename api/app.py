@@ -9,15 +9,42 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.exc import OperationalError
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import LazySearcher, require_key
 from api.errors import Problem, add_error_handlers
 from api.mcp_server import create_mcp_server, http_sessions
-from api.routers import collections, health, landing, parcels
+from api.metrics import Metrics
+from api.middleware.body_limit import BodyLimit
+from api.middleware.capacity import Capacity
+from api.middleware.conditional import ConditionalAnswers
+from api.middleware.head import HeadAsGet
+from api.middleware.observation import Observation
+from api.middleware.security import SecurityHeaders
+from api.middleware.time_limit import TimeLimit
+from api.openapi import as_openapi_3_0, without_keys
+from api.routers import (
+    clusters,
+    collections,
+    docs,
+    generations,
+    health,
+    items,
+    landing,
+    metrics,
+    openapi,
+    page,
+    parcels,
+    previews,
+    search,
+)
 from api.settings import ApiSettings
+from api.turns import Turns
 from indexer.errors import StorageError
 
 _log = logging.getLogger(__name__)
@@ -28,10 +55,21 @@ class Service(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
-        document = super().openapi()
-        schemas = document.setdefault("components", {}).setdefault("schemas", {})
-        schemas["Problem"] = Problem.model_json_schema()
-        return document
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas["Problem"] = Problem.model_json_schema()
+            if not self.state.settings.api_keys:
+                document = without_keys(document)
+            self.openapi_schema = as_openapi_3_0(document)
+        return self.openapi_schema
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application in its layers, which see the answers to unexpected errors as well."""
+        app = super().build_middleware_stack()
+        for layer, args, kwargs in reversed(_layers(self.state.settings, self.state.metrics)):
+            app = layer(app, *args, **kwargs)
+        return app
 
 
 def create_app(settings: ApiSettings | None = None) -> FastAPI:
@@ -55,13 +93,71 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    app.state.searcher = LazySearcher(settings)
+    app.state.metrics = Metrics()
+    app.state.searcher = LazySearcher(settings, app.state.metrics.count_search)
+    app.state.turns = Turns()
     add_error_handlers(app)
-    for router in (landing.router, health.router, collections.router, parcels.router):
+    for router in (
+        landing.router,
+        openapi.router,
+        page.router,
+        health.router,
+        metrics.router,
+        collections.router,
+        items.router,
+        search.router,
+        previews.router,
+        clusters.router,
+        generations.router,
+        docs.router,
+        parcels.router,
+    ):
         app.include_router(router)
     # A mounted application would answer at /mcp/ only. Stateless, it has nothing to GET or DELETE.
-    app.router.routes.append(Route("/mcp", _McpEndpoint(), methods=["POST"], name="mcp"))
+    app.router.routes.append(_McpRoute("/mcp", _McpEndpoint(), methods=["POST"], name="mcp"))
     return app
+
+
+def _layers(settings: ApiSettings, counted: Metrics) -> list[Middleware]:
+    """What requests go through from the first to the last, and answers back.
+
+    A layer sees what those after it answer: so refusals are counted and logged, and pages of
+    other origins may read them; the limits stand before all work; and what is compressed has
+    its entity tag already, which holds for either form.
+    """
+    return [
+        Middleware(Observation, counted),
+        Middleware(SecurityHeaders),
+        *_for_other_origins(settings.cors_origins),
+        Middleware(Capacity, settings.max_concurrent_requests),
+        Middleware(TimeLimit, settings.request_timeout_s),
+        Middleware(BodyLimit, settings.max_body_bytes),
+        Middleware(HeadAsGet),
+        Middleware(GZipMiddleware, minimum_size=1024, compresslevel=3),
+        Middleware(ConditionalAnswers, private=bool(settings.api_keys)),
+    ]
+
+
+def _for_other_origins(origins: tuple[str, ...]) -> list[Middleware]:
+    if not origins:
+        return []
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "If-None-Match"),
+        expose_headers=("ETag", "Retry-After", "X-Request-ID"),
+    )
+    return [cors]
+
+
+class _McpRoute(Route):
+    """A route that tells the layers around which one it is, as FastAPI's own do."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether it answers."""
+        match, found = super().matches(scope)
+        return match, {**found, "route": self}
 
 
 class _McpEndpoint:

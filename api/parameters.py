@@ -1,9 +1,11 @@
 """Parameters that several routes take, with the words that OpenAPI says of them."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Path, Query
 from pydantic import StringConstraints
+
+from api.links import CRS84
 
 # PostgreSQL refuses text that holds a NUL; nothing stored can match it anyway.
 Text = Annotated[str, StringConstraints(min_length=1, pattern=r"^[^\x00]*$")]
@@ -30,5 +32,42 @@ BboxText = Annotated[
         description="Only parcels that touch it: `west,south,east,north` in degrees; west above "
         "east crosses the antimeridian.",
         examples=["2.0,49.2,2.1,49.3"],
+    ),
+]
+FilterText = Annotated[
+    str | None,
+    Query(
+        alias="filter",
+        description="Only what fits, in CQL2 (https://docs.ogc.org/is/21-065r2/21-065r2.html).",
+        examples=["\"crop:name\" = 'winter wheat' AND NDVI > 0.6"],
+    ),
+]
+FilterLanguage = Annotated[
+    Literal["cql2-text", "cql2-json"],
+    Query(alias="filter-lang", description="How the filter is written.", examples=["cql2-text"]),
+]
+
+# A Literal has to be written out; it is CRS84 of ``api.links``.
+_Crs84 = Literal["http://www.opengis.net/def/crs/OGC/1.3/CRS84"]
+_THE_ONLY_ONE = "longitude and latitude (CRS84), the only one that there is."
+
+Crs = Annotated[
+    _Crs84,
+    Query(description=f"Reference system of the answer: {_THE_ONLY_ONE}", examples=[CRS84]),
+]
+BboxCrs = Annotated[
+    _Crs84,
+    Query(
+        alias="bbox-crs",
+        description=f"Reference system of `bbox`: {_THE_ONLY_ONE}",
+        examples=[CRS84],
+    ),
+]
+FilterCrs = Annotated[
+    _Crs84,
+    Query(
+        alias="filter-crs",
+        description=f"Reference system of `filter`: {_THE_ONLY_ONE}",
+        examples=[CRS84],
     ),
 ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVarTuple
 
-from sqlalchemy import Connection, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, select, tuple_
 from sqlalchemy.orm import aliased
 
 from indexer.catalog.tables import Collection, Observation, Parcel
@@ -48,11 +48,24 @@ def list_parcels(
         .limit(limit)
     )
     if after:
-        key = tuple_(Parcel.collection_id, Parcel.parcel_id)
-        last = select(Parcel.collection_id, Parcel.parcel_id).where(Parcel.id == after)
-        # The alias keeps the subquery from taking the outer row for its own.
-        statement = statement.where(key > select(last.subquery()).scalar_subquery())
+        key = select(Parcel.collection_id, Parcel.parcel_id)
+        last = connection.execute(key.where(Parcel.id == after)).first()
+        if last is None:
+            return []
+        statement = statement.where(_follows(last, within_one=len(chosen.collections) == 1))
     return connection.execute(statement).all()
+
+
+def _follows(last: AnyRow, *, within_one: bool) -> ColumnElement[bool]:
+    """Whether a parcel comes after another, said so that the index of the key leads there.
+
+    SQLite uses it neither for a row that a subquery gives, nor for a pair of columns of which the
+    first is known to be one value.
+    """
+    if within_one:
+        same = Parcel.collection_id == last.collection_id
+        return and_(same, Parcel.parcel_id > last.parcel_id)
+    return tuple_(Parcel.collection_id, Parcel.parcel_id) > tuple_(*map(literal, last))
 
 
 def parcel_of_row(connection: Connection, row: int) -> AnyRow:

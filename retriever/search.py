@@ -12,9 +12,11 @@ from indexer.embedding_space import describe_space, notes_for
 from indexer.errors import GenerationMismatchError, InvalidInputError, NotFoundError, StorageError
 from indexer.generations.manifest import Manifest
 from indexer.imagery.chip import Chip
+from indexer.imagery.preview import Style
 from indexer.settings import Settings
 from retriever import list_statements, statements
 from retriever.candidates import Anchor
+from retriever.clusters import DEFAULT_CLUSTERS, Clusterings, Clusters
 from retriever.comparison import (
     MOST_COMPARED,
     Compared,
@@ -22,6 +24,7 @@ from retriever.comparison import (
     comparable_observations,
     pairwise_scores,
 )
+from retriever.cql2.properties import Queryable, attribute_queryables, fixed_queryables
 from retriever.examples import (
     Example,
     check_examples,
@@ -34,6 +37,7 @@ from retriever.history import dated, gaps_of, last_change_of, peak_of, reliabili
 from retriever.listing import MOST_COUNTED, ListedParcel, ParcelList, page_of
 from retriever.observed import ObservedState
 from retriever.peers import Peers, peers_of
+from retriever.previews import DEFAULT_SIZE_PX, Preview, Previews
 from retriever.published import OpenGeneration, PublishedGenerations
 from retriever.queries import DEFAULT_K, Interval, ParcelFilter, check_k
 from retriever.quoting import quoted
@@ -58,7 +62,10 @@ class ParcelSearcher:
         self.settings = settings
         self.engine = engine
         self._published = PublishedGenerations(settings)
+        self._previews = Previews()
+        self._clusterings = Clusterings()
         self._summaries: tuple[object, list[CollectionSummary]] = (None, [])
+        self._queryables: dict[str, tuple[object, tuple[Queryable, ...]]] = {}
 
     @classmethod
     def open(cls, settings: Settings) -> "ParcelSearcher":
@@ -403,6 +410,26 @@ class ParcelSearcher:
                 self._summaries = (moment, summaries)
         return [found for found in summaries if name in (None, found.name)]
 
+    def queryables(self, collection: str) -> tuple[Queryable, ...]:
+        """What a filter may name of a collection's parcels, as of the last publication.
+
+        Args:
+            collection: Its name.
+
+        Raises:
+            NotFoundError: If there is no collection of this name.
+        """
+        with statements.snapshot(self.engine) as connection:
+            require_collection(connection, collection)
+            moment = statements.published_spaces(connection)
+            known, found = self._queryables.get(collection, (None, ()))
+            if known != moment:
+                # Reads the attributes of every parcel.
+                attributes = attribute_queryables(connection, (collection,))
+                found = (*fixed_queryables(), *attributes)
+                self._queryables[collection] = (moment, found)
+        return found
+
     def parcels(
         self,
         *,
@@ -454,6 +481,51 @@ class ParcelSearcher:
             row = find_parcel(connection, parcel_id, collection).id
             return ListedParcel.from_row(list_statements.parcel_of_row(connection, row))
 
+    def preview(
+        self,
+        parcel_id: str,
+        *,
+        collection: str | None = None,
+        where: ParcelFilter = _ALL,
+        style: Style = "true-color",
+        size_px: int = DEFAULT_SIZE_PX,
+    ) -> Preview:
+        """A picture of a parcel: its latest reliable observation, else the latest.
+
+        Args:
+            parcel_id: The parcel.
+            collection: Its collection; None where the id is unique over all.
+            where: Only its interval counts.
+            style: Which bands are shown.
+            size_px: Width and height of the picture, 64 to 512.
+
+        Raises:
+            NotFoundError: If there is no such parcel, or it was not observed in the interval.
+            InvalidInputError: If style or size is out of range.
+        """
+        with statements.snapshot(self.engine) as connection:
+            return self._previews.find(
+                connection,
+                parcel_id,
+                collection=collection,
+                interval=where.interval,
+                style=style,
+                size_px=size_px,
+            )
+
+    def clusters(self, collection: str, *, k: int = DEFAULT_CLUSTERS) -> Clusters:
+        """The parcels of a collection in groups that look alike.
+
+        Args:
+            collection: The collection.
+            k: Groups wanted, 2 to 50, and no more than there are parcels with a vector.
+
+        Raises:
+            NotFoundError: If there is no such collection, or nothing is published.
+            InvalidInputError: If k is out of range.
+        """
+        return self._clusterings.of(self.engine, self._published, collection, k)
+
     def generations(self) -> list[OpenGeneration]:
         """The generations that answer now, one for each space in use."""
         with statements.snapshot(self.engine) as connection:
@@ -485,7 +557,9 @@ def _unit(vector: FloatArray | Sequence[float]) -> FloatArray:
         raise InvalidInputError(
             "The query vector must be a list of numbers.", kind="invalid-vector"
         ) from None
-    length = np.linalg.norm(values)
+    # Of numbers beyond 1e154 the squares are too large even so.
+    with np.errstate(over="ignore"):
+        length = np.linalg.norm(values)
     if not np.isfinite(length) or length == 0:
         raise InvalidInputError(
             "The query vector must hold finite numbers, not all zero.", kind="invalid-vector"

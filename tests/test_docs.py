@@ -58,7 +58,7 @@ def test_readme_names_every_setting_and_no_other() -> None:
 
 
 def test_readme_names_every_route_and_no_other() -> None:
-    named = set(re.findall(r"GET (/[^`\s]*)", README))
+    named = set(re.findall(r"(?:GET|POST) (/[^`\s]*)", README))
     application = create_app(ApiSettings(data_dir=Path("nowhere")))
     served = set(application.openapi()["paths"])
     assert named == served | {"/", "/api"}

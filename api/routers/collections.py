@@ -1,33 +1,46 @@
-"""OGC API - Features, part 1: what the service conforms to, its collections, their parcels.
+"""OGC API - Features: what the service conforms to, its collections, what they may be asked for.
 
-https://docs.ogc.org/is/17-069r4/17-069r4.html
+Part 1, core: https://docs.ogc.org/is/17-069r4/17-069r4.html; part 2, reference systems:
+https://docs.ogc.org/is/18-058r1/18-058r1.html; part 3, filtering:
+https://docs.ogc.org/is/19-079r2/19-079r2.html; CQL2: https://docs.ogc.org/is/21-065r2/21-065r2.html
 """
 
-from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Annotated, Any, Final
-from urllib.parse import quote
+from typing import Any, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
 from api.errors import problem_responses
-from api.features import FEATURE_SCHEMA, GEOJSON, GeoJSONResponse, described, feature_of
-from api.parameters import BboxText, CollectionName, DatetimeText
-from retriever.queries import MAX_K, Bbox, Interval, ParcelFilter
+from api.features import GEOJSON, described
+from api.links import CRS84, base_of, collection_address, link
+from api.parameters import CollectionName
 from retriever.results import iso
 from retriever.summaries import CollectionSummary
 
-CRS84: Final = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 GREGORIAN: Final = "http://www.opengis.net/def/uom/ISO-8601/0/Gregorian"
+QUERYABLES: Final = "http://www.opengis.net/def/rel/ogc/1.0/queryables"
+SCHEMA_JSON: Final = "application/schema+json"
 
+_FEATURES: Final = "http://www.opengis.net/spec/ogcapi-features"
+_CQL2: Final = "http://www.opengis.net/spec/cql2/1.0/conf"
 CONFORMS_TO: Final = (
-    "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/core",
-    "http://www.opengis.net/spec/ogcapi-features-1/1.0/conf/geojson",
+    f"{_FEATURES}-1/1.0/conf/core",
+    f"{_FEATURES}-1/1.0/conf/oas30",
+    f"{_FEATURES}-1/1.0/conf/geojson",
+    f"{_FEATURES}-2/1.0/conf/crs",
+    f"{_FEATURES}-3/1.0/conf/queryables",
+    f"{_FEATURES}-3/1.0/conf/queryables-query-parameters",
+    f"{_FEATURES}-3/1.0/conf/filter",
+    f"{_FEATURES}-3/1.0/conf/features-filter",
+    f"{_CQL2}/cql2-text",
+    f"{_CQL2}/cql2-json",
+    f"{_CQL2}/basic-cql2",
+    f"{_CQL2}/advanced-comparison-operators",
+    f"{_CQL2}/case-insensitive-comparison",
+    f"{_CQL2}/basic-spatial-functions",
 )
-
-DEFAULT_LIMIT: Final = 10
 
 _PROBLEMS: Final = problem_responses(
     HTTPStatus.BAD_REQUEST,
@@ -44,6 +57,7 @@ _COLLECTION_SCHEMA: Final = {
         "extent": {"type": "object"},
         "itemType": {"const": "feature"},
         "crs": {"type": "array", "items": {"type": "string"}},
+        "storageCrs": {"type": "string"},
         "links": {"type": "array", "items": {"type": "object"}},
     },
 }
@@ -55,21 +69,21 @@ _COLLECTIONS_SCHEMA: Final = {
         "collections": {"type": "array", "items": _COLLECTION_SCHEMA},
     },
 }
-_ITEMS_SCHEMA: Final = {
+_QUERYABLES_SCHEMA: Final = {
     "type": "object",
-    "required": ["type", "features", "links", "numberReturned", "timeStamp"],
-    "properties": {
-        "type": {"const": "FeatureCollection"},
-        "features": {"type": "array", "items": FEATURE_SCHEMA},
-        "links": {"type": "array", "items": {"type": "object"}},
-        "numberReturned": {"type": "integer"},
-        "timeStamp": {"type": "string", "format": "date-time"},
-    },
+    "required": ["$schema", "$id", "type", "properties"],
+    "properties": {"properties": {"type": "object"}},
 }
 
 router = APIRouter(
     tags=["collections"], dependencies=[KeyDep, KnownParametersDep], responses=_PROBLEMS
 )
+
+
+class SchemaResponse(JSONResponse):
+    """A JSON schema."""
+
+    media_type = SCHEMA_JSON
 
 
 @router.get("/conformance")
@@ -84,10 +98,10 @@ async def conformance() -> dict[str, list[str]]:
 )
 def collections(request: Request, searcher: SearcherDep) -> JSONResponse:
     """The collections of parcels."""
-    base = _base(request)
+    base = base_of(request)
     return JSONResponse(
         {
-            "links": [_link("self", f"{base}/collections", "application/json")],
+            "links": [link("self", f"{base}/collections", "application/json")],
             "collections": [_summary(found, base) for found in searcher.collections()],
         }
     )
@@ -100,68 +114,34 @@ def collections(request: Request, searcher: SearcherDep) -> JSONResponse:
 def collection(request: Request, searcher: SearcherDep, collection: CollectionName) -> JSONResponse:
     """One collection: where and when its parcels are, and how to get at them."""
     (found,) = searcher.collections(collection)
-    return JSONResponse(_summary(found, _base(request)))
+    return JSONResponse(_summary(found, base_of(request)))
 
 
 @router.get(
-    "/collections/{collection}/items",
-    response_class=GeoJSONResponse,
-    responses=described("A page of parcels", GEOJSON, _ITEMS_SCHEMA),
+    "/collections/{collection}/queryables",
+    response_class=SchemaResponse,
+    responses=described("The properties", SCHEMA_JSON, _QUERYABLES_SCHEMA),
 )
-def items(
-    request: Request,
-    searcher: SearcherDep,
-    collection: CollectionName,
-    limit: Annotated[
-        int,
-        Query(
-            ge=1,
-            description=f"Parcels of a page; more than {MAX_K} are cut to {MAX_K}.",
-            examples=[100],
-        ),
-    ] = DEFAULT_LIMIT,
-    bbox: BboxText = None,
-    interval: DatetimeText = None,
-    after: Annotated[
-        int,
-        Query(
-            ge=0,
-            le=2**63 - 1,
-            description="Where the page before ended; `next` links say it.",
-            examples=[0],
-        ),
-    ] = 0,
-) -> GeoJSONResponse:
-    """The parcels of a collection, page by page: follow the links of relation `next`."""
-    page = searcher.parcels(
-        where=ParcelFilter(
-            collections=(collection,),
-            bbox=None if bbox is None else Bbox.parse(bbox),
-            interval=None if interval is None else Interval.parse(interval),
-        ),
-        limit=min(limit, MAX_K),
-        after=after,
-        count=False,
-    )
-    base = _base(request)
-    links = [_link("self", str(request.url), GEOJSON)]
-    if page.more:
-        following = request.url.include_query_params(after=page.parcels[-1].row)
-        links.append(_link("next", str(following), GEOJSON))
-    links.append(_link("collection", _address(base, collection), "application/json"))
-    return GeoJSONResponse(
+def queryables(
+    request: Request, searcher: SearcherDep, collection: CollectionName
+) -> SchemaResponse:
+    """The properties that a filter may name, as a JSON schema of a parcel."""
+    found = searcher.queryables(collection)
+    address = collection_address(base_of(request), collection)
+    return SchemaResponse(
         {
-            "type": "FeatureCollection",
-            "features": [feature_of(one.parcel, one.latest) for one in page.parcels],
-            "numberReturned": len(page.parcels),
-            "timeStamp": iso(datetime.now(UTC)),
-            "links": links,
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"{address}/queryables",
+            "type": "object",
+            "title": collection,
+            "properties": {one.name: one.to_json_schema() for one in found},
+            "additionalProperties": False,
         }
     )
 
 
 def _summary(found: CollectionSummary, base: str) -> dict[str, Any]:
-    address = _address(base, found.name)
+    address = collection_address(base, found.name)
     extent: dict[str, Any] = {}
     if found.bbox is not None:
         extent["spatial"] = {"bbox": [list(found.bbox)], "crs": CRS84}
@@ -174,20 +154,10 @@ def _summary(found: CollectionSummary, base: str) -> dict[str, Any]:
         **({"extent": extent} if extent else {}),
         "itemType": "feature",
         "crs": [CRS84],
+        "storageCrs": CRS84,
         "links": [
-            _link("self", address, "application/json"),
-            _link("items", f"{address}/items", GEOJSON),
+            link("self", address, "application/json"),
+            link("items", f"{address}/items", GEOJSON),
+            link(QUERYABLES, f"{address}/queryables", SCHEMA_JSON),
         ],
     }
-
-
-def _address(base: str, collection: str) -> str:
-    return f"{base}/collections/{quote(collection, safe='')}"
-
-
-def _base(request: Request) -> str:
-    return str(request.base_url).rstrip("/")
-
-
-def _link(rel: str, href: str, media_type: str) -> dict[str, str]:
-    return {"rel": rel, "href": href, "type": media_type}

@@ -4,15 +4,31 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
+from api.dependencies import KeyDep, KnownParametersDep, SearcherDep, TurnsDep
 from api.errors import problem_responses
-from api.features import FEATURE_SCHEMA, GEOJSON, GeoJSONResponse, described, feature_of
-from api.parameters import BboxText, CollectionName, DatetimeText, ParcelId, Text
-from retriever.queries import DEFAULT_K, MAX_K, Bbox, Interval, ParcelFilter
-from retriever.state import ParcelState
+from api.features import (
+    FEATURE_SCHEMA,
+    GEOJSON,
+    MATCHES_SCHEMA,
+    GeoJSONResponse,
+    described,
+    feature_of,
+)
+from api.filters import filter_from
+from api.parameters import (
+    BboxText,
+    CollectionName,
+    DatetimeText,
+    FilterLanguage,
+    FilterText,
+    ParcelId,
+    Text,
+)
+from retriever.listing import ListedParcel
+from retriever.queries import DEFAULT_K, MAX_K, Interval, ParcelFilter
 
 _PROBLEMS: Final = problem_responses(
     HTTPStatus.BAD_REQUEST,
@@ -21,19 +37,6 @@ _PROBLEMS: Final = problem_responses(
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
 
-_MATCHES_SCHEMA: Final = {
-    "type": "object",
-    "required": ["type", "features", "query", "generation", "space", "notes"],
-    "properties": {
-        "type": {"const": "FeatureCollection"},
-        "features": {"type": "array", "items": FEATURE_SCHEMA},
-        "numberReturned": {"type": "integer"},
-        "query": {"type": "object"},
-        "generation": {"type": "integer"},
-        "space": {"type": "object"},
-        "notes": {"type": "array", "items": {"type": "string"}},
-    },
-}
 _STATE_SCHEMA: Final = {
     "type": "object",
     "required": ["collection", "id", "observations"],
@@ -64,7 +67,36 @@ router = APIRouter(
 )
 
 
-def _filter(
+# An id may hold slashes, as those of the Czech land parcel register do; so the routes with a last
+# segment of their own come first, and the parcel itself takes what is left.
+
+
+@router.get(
+    "/{parcel_id:path}/similar",
+    response_class=GeoJSONResponse,
+    responses=described("The matches, closest first", GEOJSON, MATCHES_SCHEMA),
+)
+async def similar(
+    searcher: SearcherDep,
+    turns: TurnsDep,
+    collection: CollectionName,
+    parcel_id: ParcelId,
+    k: Annotated[
+        int,
+        Query(
+            description="Matches wanted.",
+            examples=[5],
+            # The searcher checks it, so that every door refuses it in the same words.
+            json_schema_extra={"minimum": 1, "maximum": MAX_K},
+        ),
+    ] = DEFAULT_K,
+    observations: Annotated[
+        bool,
+        Query(
+            description="Return every observation that matches, not each parcel's best one.",
+            examples=[False],
+        ),
+    ] = False,
     collections: Annotated[
         Text | None,
         Query(
@@ -82,52 +114,26 @@ def _filter(
     ] = None,
     bbox: BboxText = None,
     interval: DatetimeText = None,
-) -> ParcelFilter:
-    """The parcels and observations that may be returned."""
-    return ParcelFilter(
-        collections=() if collections is None else tuple(collections.split(",")),
-        crops=tuple(crop or ()),
-        bbox=None if bbox is None else Bbox.parse(bbox),
-        interval=None if interval is None else Interval.parse(interval),
-    )
-
-
-# An id may hold slashes, as those of the Czech land parcel register do; so the routes with a last
-# segment of their own come first, and the parcel itself takes what is left.
-
-
-@router.get(
-    "/{parcel_id:path}/similar",
-    response_class=GeoJSONResponse,
-    responses=described("The matches, closest first", GEOJSON, _MATCHES_SCHEMA),
-)
-def similar(
-    searcher: SearcherDep,
-    collection: CollectionName,
-    parcel_id: ParcelId,
-    where: Annotated[ParcelFilter, Depends(_filter)],
-    k: Annotated[
-        int,
-        Query(
-            description="Matches wanted.",
-            examples=[5],
-            # The searcher checks it, so that every door refuses it in the same words.
-            json_schema_extra={"minimum": 1, "maximum": MAX_K},
-        ),
-    ] = DEFAULT_K,
-    observations: Annotated[
-        bool,
-        Query(
-            description="Return every observation that matches, not each parcel's best one.",
-            examples=[False],
-        ),
-    ] = False,
+    expression: FilterText = None,
+    language: FilterLanguage = "cql2-text",
 ) -> GeoJSONResponse:
     """Parcels that look like this one, which is never its own match."""
-    matches = searcher.similar_by_id(
-        parcel_id, collection=collection, k=k, where=where, observations=observations
-    )
-    return GeoJSONResponse(matches.to_geojson())
+
+    def answer() -> GeoJSONResponse:
+        where = filter_from(
+            collections=() if collections is None else collections.split(","),
+            crops=crop or (),
+            bbox=bbox,
+            interval=interval,
+            expression=expression,
+            language=language,
+        )
+        matches = searcher.similar_by_id(
+            parcel_id, collection=collection, k=k, where=where, observations=observations
+        )
+        return GeoJSONResponse(matches.to_geojson())
+
+    return await turns.ask(answer)
 
 
 @router.get(
@@ -154,18 +160,18 @@ def state(
 def item(
     request: Request, searcher: SearcherDep, collection: CollectionName, parcel_id: ParcelId
 ) -> GeoJSONResponse:
-    """One parcel with its attributes, under their fiboa names, and the time it was last seen."""
-    found = searcher.state(parcel_id, collection=collection, peers=False)
+    """One parcel with its attributes, under their fiboa names, and when it was last seen well."""
+    found = searcher.parcel(parcel_id, collection=collection)
     base = str(request.base_url).rstrip("/")
     path = f"collections/{quote(collection, safe='')}/items/{quote(parcel_id, safe='')}"
     return GeoJSONResponse(_with_links(found, f"{base}/{path}"))
 
 
-def _with_links(found: ParcelState, address: str) -> dict[str, Any]:
-    times = [seen.acquired_at for seen in found.observations if seen.acquired_at is not None]
+def _with_links(found: ListedParcel, address: str) -> dict[str, Any]:
     links = [
         {"rel": "self", "href": address, "type": GEOJSON},
         {"rel": "similar", "href": f"{address}/similar", "type": GEOJSON},
         {"rel": "state", "href": f"{address}/state", "type": "application/json"},
+        {"rel": "preview", "href": f"{address}/preview.png", "type": "image/png"},
     ]
-    return {**feature_of(found.parcel, max(times, default=None)), "links": links}
+    return {**feature_of(found), "links": links}

@@ -11,6 +11,7 @@ from api.settings import ApiSettings
 from indexer.landscape import Landscape
 from indexer.reindex import ReindexOptions, reindex
 from indexer.settings import Settings
+from indexer.spectral_indices import INDICES
 from retriever.queries import Bbox
 from retriever.search import ParcelSearcher
 
@@ -178,16 +179,22 @@ def test_a_parcel_is_a_feature_with_fiboa_properties(
         "metrics:area",
         "variety",
         "datetime",
+        "valid_fraction",
+        "reliable",
+        *INDICES,
     }
     for name in ("crop:code", "crop:name", "variety"):
         assert parcel["properties"][name] == declared["properties"][name]
     assert parcel["properties"]["datetime"].startswith("2023-08-12T10:50:31")
+    state = client.get(f"{PARCEL}/state").json()
+    (latest,) = [one for one in state["observations"] if one["datetime"].startswith("2023-08-12")]
+    assert parcel["properties"]["NDVI"] == round(latest["indices"]["NDVI"]["median"], 4)
 
 
 def test_the_links_of_a_parcel_lead_somewhere(client: TestClient) -> None:
     for path in (PARCEL, "/collections/czech/items/4801%2F1"):
         links = client.get(path).json()["links"]
-        assert [link["rel"] for link in links] == ["self", "similar", "state"]
+        assert [link["rel"] for link in links] == ["self", "similar", "state", "preview"]
         for link in links:
             response = client.get(link["href"])
             assert response.status_code == 200, link
@@ -265,7 +272,8 @@ def test_a_question_that_cannot_be_answered_is_told_why(
         (PARCEL, "this route takes none"),
         (f"{PARCEL}/state", "this route takes datetime."),
         (f"{PARCEL}/similar", "k, observations, collections, crop, bbox, datetime"),
-        ("/", "this route takes none"),
+        ("/", "this route takes f."),
+        ("/conformance", "this route takes none"),
         ("/api", "this route takes none"),
         ("/health/live", "this route takes none"),
         ("/health/ready", "this route takes none"),

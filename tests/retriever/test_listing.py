@@ -1,10 +1,13 @@
 """Parcels page by page: what a filter lets through, in which order, how many."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from indexer.errors import InvalidInputError, NotFoundError
 from indexer.parcels.parcel import JsonScalar
@@ -13,7 +16,7 @@ from retriever import listing, search
 from retriever.listing import ParcelList
 from retriever.queries import Bbox, Interval, ParcelFilter
 from retriever.search import ParcelSearcher
-from tests.retriever.planted import Seen, at_cosine, plant, searching
+from tests.retriever.planted import Seen, at_cosine, plant, searching, settings_in
 
 
 def parcel(parcel_id: str, **others: object) -> Seen:
@@ -410,3 +413,35 @@ def test_beyond_the_most_that_are_counted_the_count_is_not_exact(
         assert (
             len([one for page in walked(searcher, 2, ParcelFilter()) for one in page.parcels]) == 5
         )
+
+
+def test_the_last_page_costs_what_the_first_does(tmp_path: Path) -> None:
+    """In steps of SQLite's machine, which are the same however busy ours is."""
+    chosen = settings_in(tmp_path)
+    plant(chosen, [parcel(f"p{n:03}") for n in range(300)])
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    with searching(chosen) as searcher:
+
+        @event.listens_for(searcher.engine, "connect")
+        def _(connection: sqlite3.Connection, _record: object) -> None:
+            connection.set_progress_handler(count, 10)
+
+        def cost(where: ParcelFilter, after: int) -> int:
+            nonlocal steps
+            steps = 0
+            page = searcher.parcels(where=where, limit=9, after=after, count=False)
+            assert len(page.parcels) == 9
+            return steps
+
+        # The connection that is open already counts nothing.
+        searcher.engine.dispose()
+        everything = searcher.parcels(limit=290, count=False).parcels
+        first, last = everything[0], everything[-1]
+        for where in (ParcelFilter(), ParcelFilter(collections=("demo",))):
+            assert 0 < cost(where, last.row) < 1.5 * cost(where, first.row)

@@ -1,0 +1,118 @@
+"""``POST /search``: parcels that look like examples, a vector, or an image that is sent along."""
+
+from http import HTTPStatus
+
+import numpy as np
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+
+from api.dependencies import KeyDep, KnownParametersDep, SearcherDep, TurnsDep
+from api.errors import problem_responses
+from api.features import GEOJSON, MATCHES_SCHEMA, GeoJSONResponse, described
+from api.filters import filter_from
+from api.search_requests import SearchRequest, SentImage, body_description, read_search
+from indexer.errors import InvalidInputError
+from retriever.queries import ParcelFilter
+from retriever.results import Matches
+from retriever.search import ParcelSearcher
+
+router = APIRouter(
+    tags=["search"],
+    dependencies=[KeyDep, KnownParametersDep],
+    responses=problem_responses(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+
+
+@router.post(
+    "/search",
+    response_class=GeoJSONResponse,
+    responses=described("The matches, closest first", GEOJSON, MATCHES_SCHEMA),
+    openapi_extra={"requestBody": body_description()},
+)
+async def search(request: Request, searcher: SearcherDep, turns: TurnsDep) -> GeoJSONResponse:
+    """Parcels that look like some examples and not like others, like a vector, or like an image.
+
+    Send JSON with `positive` and `negative` ids, or with a `vector`; or send a form
+    (`multipart/form-data`) with an `image`. No example is ever its own match.
+    """
+    asked, image = await read_search(request)
+    if image is None:
+        return await turns.ask(_answer, searcher, asked, image)
+    # To embed it takes seconds, most of them outside of the interpreter.
+    return await run_in_threadpool(_answer, searcher, asked, image)
+
+
+def _answer(
+    searcher: ParcelSearcher, asked: SearchRequest, image: SentImage | None
+) -> GeoJSONResponse:
+    return GeoJSONResponse(_found(searcher, asked, image).to_geojson())
+
+
+def _found(searcher: ParcelSearcher, asked: SearchRequest, image: SentImage | None) -> Matches:
+    where = _filter(asked)
+    if image is not None:
+        return _by_image(searcher, asked, image, where)
+    if asked.vector is None:
+        return searcher.similar_by_examples(
+            asked.positive,
+            asked.negative,
+            collection=asked.collection,
+            k=asked.k,
+            where=where,
+            observations=asked.observations,
+        )
+    if asked.positive or asked.negative:
+        raise InvalidInputError(
+            "Examples and a vector were given; send one of them.", kind="invalid-examples"
+        )
+    return searcher.similar_by_vector(
+        np.asarray(asked.vector),
+        collection=asked.collection,
+        space=asked.space,
+        k=asked.k,
+        where=where,
+        observations=asked.observations,
+    )
+
+
+def _by_image(
+    searcher: ParcelSearcher, asked: SearchRequest, image: SentImage, where: ParcelFilter
+) -> Matches:
+    # GDAL is needed for no other search.
+    from indexer.imagery.reader import ReadingOptions
+    from indexer.imagery.uploads import read_upload
+    from indexer.sensors import parse_bands, parse_baseline
+
+    options = ReadingOptions(
+        bands=None if image.bands is None else parse_bands(image.bands),
+        baseline=None if image.baseline is None else parse_baseline(image.baseline),
+    )
+    return searcher.similar_by_chip(
+        read_upload(image.content, image.name, options),
+        collection=asked.collection,
+        k=asked.k,
+        where=where,
+        observations=asked.observations,
+    )
+
+
+def _filter(asked: SearchRequest) -> ParcelFilter:
+    bbox = asked.bbox
+    if isinstance(bbox, list):
+        bbox = ",".join(f"{side:.17g}" for side in bbox)
+    return filter_from(
+        collections=asked.collections,
+        bbox=bbox,
+        interval=asked.datetime,
+        expression=asked.filter,
+        language=asked.filter_lang,
+    )
