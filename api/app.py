@@ -97,20 +97,21 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.state.searcher = LazySearcher(settings, app.state.metrics.count_search)
     app.state.turns = Turns()
     add_error_handlers(app)
+    # In the order in which they are looked through, what is asked most first.
     for router in (
-        landing.router,
-        openapi.router,
-        page.router,
-        health.router,
-        metrics.router,
-        collections.router,
-        items.router,
         search.router,
         previews.router,
+        parcels.router,
+        items.router,
+        collections.router,
         clusters.router,
         generations.router,
+        landing.router,
+        page.router,
+        openapi.router,
         docs.router,
-        parcels.router,
+        health.router,
+        metrics.router,
     ):
         app.include_router(router)
     # A mounted application would answer at /mcp/ only. Stateless, it has nothing to GET or DELETE.

@@ -115,6 +115,23 @@ async def require_key(request: Request) -> None:
     await _require_key(request, await _BEARER(request), await _HEADER(request))
 
 
+def known_parameters(request: Request) -> tuple[str, ...]:
+    """The query parameters that a request's route documents."""
+    route = request.scope["route"]
+    assert isinstance(route, APIRoute)
+    # Whatever application it is of, a path of ours has the same parameters.
+    known = _KNOWN_PARAMETERS.get(route.path_format)
+    if known is None:
+        fields = get_flat_params(route.dependant)
+        known = tuple(one.alias for one in fields if isinstance(one.field_info, params.Query))
+        _KNOWN_PARAMETERS[route.path_format] = known
+    return known
+
+
+# To find them takes as long as to check them a hundred times.
+_KNOWN_PARAMETERS: dict[str, tuple[str, ...]] = {}
+
+
 def refuse_unknown_parameters(request: Request, besides: Collection[str] = ()) -> None:
     """Refuse what the route does not know: OGC API Features, /req/core/query-param-unknown.
 
@@ -125,10 +142,7 @@ def refuse_unknown_parameters(request: Request, besides: Collection[str] = ()) -
     Raises:
         RequestError: If there is any other (``unknown-parameter``).
     """
-    route = request.scope["route"]
-    assert isinstance(route, APIRoute)
-    fields = get_flat_params(route.dependant)
-    allowed = [field.alias for field in fields if isinstance(field.field_info, params.Query)]
+    allowed = known_parameters(request)
     unknown = sorted(set(request.query_params) - {*allowed, *besides})
     if unknown:
         named = ", ".join(name[:60] for name in unknown[:5])
@@ -138,14 +152,6 @@ def refuse_unknown_parameters(request: Request, besides: Collection[str] = ()) -
             detail=f"Unknown parameter {named}; "
             + (f"this route takes {', '.join(allowed)}." if allowed else "this route takes none."),
         )
-
-
-def known_parameters(request: Request) -> list[str]:
-    """The query parameters that a request's route documents."""
-    route = request.scope["route"]
-    assert isinstance(route, APIRoute)
-    fields = get_flat_params(route.dependant)
-    return [field.alias for field in fields if isinstance(field.field_info, params.Query)]
 
 
 async def _only_known_parameters(request: Request) -> None:

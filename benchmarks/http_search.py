@@ -1,6 +1,7 @@
 """HTTP search beside the same search in process, on the same machine in one run.
 
-    python -m benchmarks.http_search --parcels 100000 --workers 2 --clients 16
+    python -m benchmarks.http_search
+    taskset --cpu-list 0,1 python -m benchmarks.http_search     # on two cores
 
 Latency: one client, one request at a time, in turns with the same questions asked in process, so
 that a disturbance of the machine meets both. Throughput: as many processes as workers that do
@@ -11,6 +12,9 @@ Prints one JSON object.
 """
 
 import argparse
+import asyncio
+import functools
+import itertools
 import json
 import multiprocessing
 import os
@@ -20,11 +24,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
+
+import uvloop
 
 from indexer.settings import Settings
 from retriever.search import ParcelSearcher
@@ -40,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_AsWritten)
     parser.add_argument("--parcels", type=int, default=100_000)
     parser.add_argument("--clients", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="Of each round of throughput.")
     options = parser.parse_args()
@@ -54,6 +60,13 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     print(json.dumps({**vars(options), "k": K, **latency, **throughput}, indent=2))
+
+
+def _cores() -> int:
+    # taskset counts, where there is one.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _AsWritten(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -89,28 +102,21 @@ def serving(settings: Settings, workers: int) -> Iterator[int]:
 
 
 class Connection:
-    """A connection that is kept, and a client that costs as little as one can."""
+    """A connection that is kept."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection((_HOST, port), timeout=60)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def ask(self, parcel_id: str) -> bytes:
-        """The body of an answer."""
-        path = f"/collections/demo/items/{parcel_id}/similar?k={K}"
-        self._socket.sendall(f"GET {path} HTTP/1.1\r\nHost: {_HOST}\r\n\r\n".encode())
+    def ask(self, parcel_id: str) -> None:
+        """Ask, and wait for the whole answer."""
+        self._socket.sendall(_request(parcel_id))
         received = b""
         while b"\r\n\r\n" not in received:
             received += self._more()
-        head, _, body = received.partition(b"\r\n\r\n")
-        if b" 200 " not in head[:20]:
-            raise OSError(f"{path}: {head[:60]!r}")
-        lowered = head.lower()
-        at = lowered.index(b"content-length:") + len(b"content-length:")
-        length = int(lowered[at:].split(b"\r\n", 1)[0])
-        while len(body) < length:
-            body += self._more()
-        return body
+        expected = _length(received)
+        while len(received) < expected:
+            received += self._more()
 
     def _more(self) -> bytes:
         part = self._socket.recv(65_536)
@@ -192,20 +198,73 @@ def _search(settings, ids, begin, seconds, counts) -> None:  # type: ignore[no-u
 
 
 def _over_http(port: int, ids: Sequence[str], clients: int, seconds: float) -> float:
-    counts: list[int] = []
+    return uvloop.run(_load(port, ids, clients, seconds))
 
-    def ask(own: Sequence[str]) -> None:
-        connection = Connection(port)
-        counts.append(_count(connection.ask, own, seconds))
 
-    threads = [threading.Thread(target=ask, args=(ids[n::clients],)) for n in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(counts) < clients:
-        raise RuntimeError("a client failed")
-    return sum(counts) / seconds
+async def _load(port: int, ids: Sequence[str], clients: int, seconds: float) -> float:
+    """Answers a second to so many clients, each of which asks again once it has its answer."""
+    loop = asyncio.get_running_loop()
+    asking = [
+        (await loop.create_connection(functools.partial(_Client, ids[n::clients]), _HOST, port))[1]
+        for n in range(clients)
+    ]
+    await asyncio.sleep(seconds)
+    answered = sum(client.answered for client in asking)
+    for client in asking:
+        client.stop()
+    return answered / seconds
+
+
+class _Client(asyncio.Protocol):
+    """Costs as little as a client can: it runs on the cores that it measures.
+
+    Args:
+        ids: Parcels to ask for, one after the other.
+    """
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._ids = itertools.cycle(ids)
+        self._received = b""
+        self._expected = 0
+        self.answered = 0
+        self._stopped = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(_request(next(self._ids)))
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if not self._expected and b"\r\n\r\n" in self._received:
+            self._expected = _length(self._received)
+        if self._expected and len(self._received) >= self._expected:
+            self.answered += 1
+            self._received, self._expected = b"", 0
+            if not self._stopped:
+                self._transport.write(_request(next(self._ids)))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self._stopped:
+            raise RuntimeError("the service closed a connection") from error
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._transport.close()
+
+
+def _request(parcel_id: str) -> bytes:
+    path = f"/collections/demo/items/{parcel_id}/similar?k={K}"
+    return f"GET {path} HTTP/1.1\r\nHost: {_HOST}\r\n\r\n".encode()
+
+
+def _length(received: bytes) -> int:
+    """Of an answer with its headers, as they say."""
+    head, _, _ = received.partition(b"\r\n\r\n")
+    if b" 200 " not in head[:20]:
+        raise RuntimeError(f"{head[:60]!r}")
+    lowered = head.lower()
+    at = lowered.index(b"content-length:") + len(b"content-length:")
+    return len(head) + 4 + int(lowered[at:].split(b"\r\n", 1)[0])
 
 
 def _count(ask, ids: Sequence[str], seconds: float) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001

@@ -133,7 +133,8 @@ async def similar(
         )
         return GeoJSONResponse(matches.to_geojson())
 
-    return await turns.ask(answer)
+    conditions = (collections, crop, bbox, interval, expression)
+    return await turns.ask(answer, filtered=any(one is not None for one in conditions))
 
 
 @router.get(

@@ -1,5 +1,6 @@
 """``POST /search``: parcels that look like examples, a vector, or an image that is sent along."""
 
+import functools
 from http import HTTPStatus
 
 import numpy as np
@@ -45,10 +46,11 @@ async def search(request: Request, searcher: SearcherDep, turns: TurnsDep) -> Ge
     (`multipart/form-data`) with an `image`. No example is ever its own match.
     """
     asked, image = await read_search(request)
+    answer = functools.partial(_answer, searcher, asked, image)
     if image is None:
-        return await turns.ask(_answer, searcher, asked, image)
+        return await turns.ask(answer, filtered=asked.is_filtered)
     # To embed it takes seconds, most of them outside of the interpreter.
-    return await run_in_threadpool(_answer, searcher, asked, image)
+    return await run_in_threadpool(answer)
 
 
 def _answer(

@@ -95,9 +95,9 @@ def test_coordinates_are_told_to_seven_decimals() -> None:
     third = 1 / 3
     outline = Polygon([(third, 48), (1, 48), (1, 48 + third)])
     drawn = feature("a", outline, {})["geometry"]
-    assert drawn["coordinates"] == (
-        ((0.3333333, 48.0), (1.0, 48.0), (1.0, 48.3333333), (0.3333333, 48.0)),
-    )
+    assert drawn["coordinates"] == [
+        [[0.3333333, 48.0], [1.0, 48.0], [1.0, 48.3333333], [0.3333333, 48.0]]
+    ]
 
 
 @pytest.mark.parametrize(
