@@ -103,11 +103,6 @@ class SearchRequest(BaseModel):
         examples=[False],
     )
 
-    @property
-    def is_filtered(self) -> bool:
-        """Whether it has conditions."""
-        return bool(self.collections or self.filter or self.bbox or self.datetime)
-
 
 @dataclass(frozen=True)
 class SentImage:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from indexer.settings import Settings
 from retriever.results import Matches
 from retriever.search import ParcelSearcher
+from retriever.waiting import WouldWait
 
 _Asked = ParamSpec("_Asked")
 
@@ -18,10 +19,16 @@ def _timed(
 ) -> Callable[Concatenate["TimedSearcher", _Asked], Matches]:
     def timed(self: "TimedSearcher", /, *args: _Asked.args, **kwargs: _Asked.kwargs) -> Matches:
         began = time.perf_counter()
+        waits = False
         try:
             return search(self, *args, **kwargs)
+        except WouldWait:
+            # It is asked again where it may, and counted there.
+            waits = True
+            raise
         finally:
-            self.on_search(time.perf_counter() - began)
+            if not waits:
+                self.on_search(time.perf_counter() - began)
 
     return timed
 

@@ -2,9 +2,12 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from anyio import CapacityLimiter, to_thread
+
+from retriever.waiting import WouldWait, without_waiting
 
 _SWITCH_INTERVAL_S: Final = 0.0005
 
@@ -12,26 +15,21 @@ _Answer = TypeVar("_Answer")
 
 
 class Turns:
-    """Runs searches in threads, one at a time.
+    """Answers short searches at once, and the others in a thread, one at a time.
 
-    A search computes for a few milliseconds and waits for nothing. Several at once finish later
-    than one after the other, since the threads, and the one that answers, take the interpreter
-    from each other: 16 clients got half as many answers from two workers without turns. More at
-    once takes more workers. Searches with a filter may take long and have a turn of their own.
+    A search without conditions computes for a few milliseconds and waits for nothing. In a thread
+    of its own it would cost a third more: the thread and the one that accepts requests take the
+    interpreter from each other, and move between cores. Several threads at once are worse: 16
+    clients got half as many answers from two workers. More searches at once take more workers.
     """
 
     def __init__(self) -> None:
-        self._unfiltered = CapacityLimiter(1)
-        self._filtered = CapacityLimiter(1)
+        self._limiter = CapacityLimiter(1)
         # Python lets a thread compute for 5 ms while others wait, longer than most searches take.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
 
-    async def ask(self, question: Callable[[], _Answer], *, filtered: bool) -> _Answer:
-        """The answer to a question, once it is its turn.
-
-        Args:
-            question: Takes nothing any more.
-            filtered: Whether it has conditions, which may cost far more than the search.
-        """
-        limiter = self._filtered if filtered else self._unfiltered
-        return await to_thread.run_sync(question, limiter=limiter)
+    async def ask(self, question: Callable[[], _Answer]) -> _Answer:
+        """The answer to a question to the searcher, which is asked again where it has to wait."""
+        with suppress(WouldWait), without_waiting():
+            return question()
+        return await to_thread.run_sync(question, limiter=self._limiter)

@@ -11,6 +11,7 @@ from retriever import statements
 from retriever.cql2.properties import PROPERTIES
 from retriever.queries import ParcelFilter
 from retriever.quoting import quoted
+from retriever.waiting import about_to_wait
 
 _MOST_NAMES = 20
 _NEAREST_IDS = 3
@@ -50,6 +51,7 @@ def find_parcel(
 
 
 def _did_you_mean(connection: Connection, parcel_id: str, collection: str | None) -> str:
+    about_to_wait()
     candidates = {
         candidate.casefold(): candidate
         for candidate in statements.ids_like(connection, parcel_id, collection)

@@ -16,6 +16,7 @@ from indexer.vector_index import VectorIndex
 from retriever import statements
 from retriever.finding import listed, require_collection
 from retriever.quoting import quoted
+from retriever.waiting import about_to_wait
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class PublishedGenerations:
         held = self._open.get(space_id)
         if held is not None and held.number == number:
             return held
+        about_to_wait()
         with self._opening:
             held = self._open.get(space_id)
             if held is None or held.number != number:

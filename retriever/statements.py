@@ -12,6 +12,8 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Pool,
+    QueuePool,
     Row,
     Select,
     and_,
@@ -25,6 +27,7 @@ from retriever.attributes import has_name
 from retriever.caseless import is_any
 from retriever.conditions import conditions, touches, within_interval
 from retriever.queries import Bbox, Interval, ParcelFilter
+from retriever.waiting import about_to_wait
 
 IntArray = npt.NDArray[np.int64]
 Columns = TypeVarTuple("Columns")
@@ -48,13 +51,21 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
     A publication switches the current generation and deletes what it replaces; a question that
     saw the one without the other would lose matches.
     """
+    is_sqlite = engine.dialect.name == "sqlite"
+    if not is_sqlite or _is_busy(engine.pool):
+        about_to_wait()
     with engine.connect() as connection:
-        if engine.dialect.name == "sqlite":
+        if is_sqlite:
             # Python's driver opens no transaction for statements that only read.
             connection.exec_driver_sql("BEGIN")
         else:
             connection.execution_options(isolation_level="REPEATABLE READ")
         yield connection
+
+
+def _is_busy(pool: Pool) -> bool:
+    """Whether the next connection may have to wait until another is given back."""
+    return isinstance(pool, QueuePool) and pool.checkedout() >= pool.size()
 
 
 def attribute_names(connection: Connection, collections: Sequence[str]) -> list[str]:

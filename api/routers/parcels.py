@@ -133,8 +133,7 @@ async def similar(
         )
         return GeoJSONResponse(matches.to_geojson())
 
-    conditions = (collections, crop, bbox, interval, expression)
-    return await turns.ask(answer, filtered=any(one is not None for one in conditions))
+    return await turns.ask(answer)
 
 
 @router.get(

@@ -48,7 +48,7 @@ async def search(request: Request, searcher: SearcherDep, turns: TurnsDep) -> Ge
     asked, image = await read_search(request)
     answer = functools.partial(_answer, searcher, asked, image)
     if image is None:
-        return await turns.ask(answer, filtered=asked.is_filtered)
+        return await turns.ask(answer)
     # To embed it takes seconds, most of them outside of the interpreter.
     return await run_in_threadpool(answer)
 

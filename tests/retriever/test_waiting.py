@@ -1,0 +1,92 @@
+"""Which questions are answered in a few milliseconds, and which say that they would wait."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from indexer.settings import Settings
+from retriever.queries import ParcelFilter
+from retriever.search import ParcelSearcher
+from retriever.statements import snapshot
+from retriever.waiting import WouldWait, without_waiting
+from tests.retriever.planted import Seen, at_cosine, plant, searching, settings_in
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Settings:
+    chosen = settings_in(tmp_path)
+    plant(chosen, [Seen("a", at_cosine(1)), Seen("b", at_cosine(0.5))])
+    return chosen
+
+
+@pytest.fixture
+def searcher(index: Settings) -> Iterator[ParcelSearcher]:
+    with searching(index) as searcher:
+        yield searcher
+
+
+def waits(question: Callable[[], object]) -> bool:
+    try:
+        with without_waiting():
+            question()
+    except WouldWait:
+        return True
+    return False
+
+
+def test_an_index_is_loaded_where_one_may_wait(searcher: ParcelSearcher) -> None:
+    assert waits(lambda: searcher.similar_by_id("a"))
+    searcher.similar_by_id("a")
+    assert not waits(lambda: searcher.similar_by_id("a"))
+
+
+def test_a_generation_published_meanwhile_is_loaded_where_one_may_wait(
+    index: Settings, searcher: ParcelSearcher
+) -> None:
+    searcher.similar_by_id("a")
+    plant(index, [Seen("c", at_cosine(0.9))])
+    assert waits(lambda: searcher.similar_by_id("a"))
+    assert searcher.similar_by_id("a").generation == 2
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        lambda searcher: searcher.similar_by_id("a", where=ParcelFilter(crops=("maize",))),
+        lambda searcher: searcher.similar_by_id("a", k=1000),
+        lambda searcher: searcher.similar_by_id("nobody"),
+    ],
+    ids=["a filter", "many matches", "an unknown parcel"],
+)
+def test_what_may_read_much_of_the_catalog_waits(
+    searcher: ParcelSearcher, question: Callable[[ParcelSearcher], object]
+) -> None:
+    searcher.similar_by_id("a")
+    assert waits(lambda: question(searcher))
+
+
+def test_a_question_without_a_free_connection_waits(searcher: ParcelSearcher) -> None:
+    searcher.similar_by_id("a")
+    taken = [snapshot(searcher.engine) for _ in range(5)]
+    for one in taken:
+        one.__enter__()
+    assert waits(lambda: searcher.similar_by_id("a"))
+    for one in taken:
+        one.__exit__(None, None, None)
+    assert not waits(lambda: searcher.similar_by_id("a"))
+
+
+def test_other_threads_may_wait_meanwhile(searcher: ParcelSearcher) -> None:
+    with without_waiting(), ThreadPoolExecutor(1) as elsewhere:
+        assert elsewhere.submit(searcher.similar_by_id, "a").result().matches
+
+
+@pytest.mark.postgres
+def test_a_database_across_a_network_is_waited_for(empty: Settings) -> None:
+    plant(empty, [Seen("a", at_cosine(1)), Seen("b", at_cosine(0.5))])
+    with searching(empty) as searcher:
+        searcher.similar_by_id("a")
+        is_remote = searcher.engine.dialect.name != "sqlite"
+        assert waits(lambda: searcher.similar_by_id("a")) == is_remote
