@@ -1,11 +1,13 @@
 """Engine, migrations, and the question whether the schema is current."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+import orjson
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -32,7 +34,7 @@ def connect(settings: Settings) -> Engine:
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, pool_pre_ping=True, json_deserializer=_read_json)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _configure_sqlite)
         with engine.connect():
@@ -102,6 +104,17 @@ def _url(settings: Settings) -> URL:
             "sqlite:////path/parcelle.db or postgresql+psycopg://user@host/database.",
             kind="database-unreachable",
         ) from error
+
+
+def _read_json(text: str) -> object:
+    """JSON of a column, in a third of the time that the standard library takes."""
+    found: object
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        # Integers of any length, which Python writes and orjson does not read.
+        found = json.loads(text)
+    return found
 
 
 def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import JSON, Engine, literal, select, text
 from sqlalchemy.exc import IntegrityError
 
 from indexer.catalog.database import (
@@ -126,3 +126,12 @@ def test_only_a_sqlite_file_may_be_missing(tmp_path: Path) -> None:
 def test_whether_there_is_a_database_cannot_be_asked_of_a_wrong_url() -> None:
     with pytest.raises(StorageError, match="not a SQLAlchemy URL"):
         database_exists(settings_for("not a url"))
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**64), {"a": [1.5, None, True, "é\u2028"]}])
+def test_what_python_writes_as_json_is_read_back(tmp_path: Path, value: object) -> None:
+    engine = connect(Settings(data_dir=tmp_path, database_url=""))
+    with engine.connect() as connection:
+        statement = select(literal(value, JSON))
+        assert connection.scalar(statement) == value
+    engine.dispose()
