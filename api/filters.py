@@ -59,13 +59,9 @@ def parameters_of(queryables: Iterable[Queryable], taken: Container[str]) -> lis
 
     Args:
         queryables: Of a collection.
-        taken: Names that mean something else in the address, which the collection's does as well.
+        taken: Names of parameters that mean something else.
     """
-    return [
-        one
-        for one in queryables
-        if one.format is None and one.name != "collection" and one.name not in taken
-    ]
+    return [one for one in queryables if one.format is None and one.name not in taken]
 
 
 def equals(queryable: Queryable, written: str) -> Expression:
@@ -90,6 +86,9 @@ def _values(queryable: Queryable, written: str) -> list[str | float | bool]:
             found.append(int(written) if _INTEGER.fullmatch(written) else float(written))
     if "boolean" in kinds and written in ("true", "false"):
         found.append(written == "true")
+    # GDAL writes them as numbers, as its own language has them.
+    if kinds == ("boolean",) and written in ("1", "0"):
+        found.append(written == "1")
     if not found:
         raise RequestError(
             HTTPStatus.BAD_REQUEST,

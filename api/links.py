@@ -8,6 +8,9 @@ from fastapi import Request
 CRS84: Final = "http://www.opengis.net/def/crs/OGC/1.3/CRS84"
 """Longitude and latitude in degrees (WGS 84), in this order."""
 
+CONTENT_CRS: Final = {"Content-Crs": f"<{CRS84}>"}
+"""The header of an answer that holds features: OGC API - Features, part 2, ogc-crs-header."""
+
 
 def base_of(request: Request) -> str:
     """The address of the service as its client sees it, without a slash at the end."""

@@ -30,7 +30,7 @@ BboxText = Annotated[
     str | None,
     Query(
         description="Only parcels that touch it: `west,south,east,north` in degrees; west above "
-        "east crosses the antimeridian.",
+        "east crosses the antimeridian. Of six numbers, the heights are left out.",
         examples=["2.0,49.2,2.1,49.3"],
     ),
 ]

@@ -9,6 +9,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
 
 from api.errors import RequestError
 from api.parameters import Text
@@ -118,7 +119,7 @@ async def read_search(request: Request) -> tuple[SearchRequest, SentImage | None
     """The search that a request's body describes, and the image that asks, if one does.
 
     Raises:
-        RequestError: If the body is of another type, or no JSON.
+        RequestError: If the body is of another type, or no JSON, or no form.
         RequestValidationError: If a member is unknown or has a wrong value.
         InvalidInputError: If a form holds no image.
     """
@@ -127,8 +128,16 @@ async def read_search(request: Request) -> tuple[SearchRequest, SentImage | None
         return _validated(_json(await request.body())), None
     if media_type == MULTIPART:
         form = request.form(max_files=1, max_fields=200, max_part_size=_MAX_FIELD_BYTES)
-        async with form as fields:
-            return await _from_form(fields)
+        try:
+            async with form as fields:
+                return await _from_form(fields)
+        except HTTPException as error:
+            # The parser's, of which the status says no more than that.
+            raise RequestError(
+                HTTPStatus.BAD_REQUEST,
+                kind="invalid-request",
+                detail=f"The form cannot be read: {error.detail.rstrip('.')}.",
+            ) from None
     raise RequestError(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         kind="unsupported-media-type",

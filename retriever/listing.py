@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
+import shapely
+
+from retriever.cql2.shapes import shape_of
+from retriever.queries import Bbox
 from retriever.results import iso
 from retriever.state import ParcelFacts
 from retriever.statements import AnyRow
@@ -112,3 +116,16 @@ def page_of(
         counted=matched is not None and matched <= MOST_COUNTED,
         more=len(rows) > limit,
     )
+
+
+def meeting(parcels: Sequence[ListedParcel], bbox: Bbox) -> list[ListedParcel]:
+    """The parcels whose outline, not just its own rectangle, touches a rectangle.
+
+    Args:
+        parcels: That have outlines, as those of a filter by the same rectangle do.
+        bbox: The rectangle.
+    """
+    rectangle = shape_of({"bbox": [bbox.west, bbox.south, bbox.east, bbox.north]}).geometry
+    shapely.prepare(rectangle)
+    touched = shapely.intersects(rectangle, [one.parcel.geometry for one in parcels])
+    return [one for one, hit in zip(parcels, touched, strict=True) if hit]

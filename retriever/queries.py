@@ -1,5 +1,6 @@
 """Typed questions: which parcels may answer, and how their parts are written."""
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,11 +40,16 @@ class Bbox:
     def parse(cls, text: str) -> "Bbox":
         """Read ``west,south,east,north`` in degrees.
 
+        Of six numbers, as OGC API writes a box with heights, the third and the last are left out.
+
         Raises:
-            InvalidInputError: If it is not four numbers within range (``invalid-bbox``).
+            InvalidInputError: If it is not four or six numbers within range (``invalid-bbox``).
         """
         try:
-            west, south, east, north = (float(part) for part in text.split(","))
+            numbers = [float(part) for part in text.split(",")]
+            if len(numbers) == 6 and math.isfinite(numbers[2]) and math.isfinite(numbers[5]):
+                numbers = [*numbers[:2], *numbers[3:5]]
+            west, south, east, north = numbers
         except ValueError:
             raise InvalidInputError(
                 f"bbox {quoted(text)}: write four numbers, west,south,east,north in degrees.",

@@ -1,6 +1,7 @@
 """``/collections/{collection}/items``: the parcels of a collection, page by page."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Final
@@ -17,7 +18,7 @@ from api.dependencies import (
 from api.errors import problem_responses
 from api.features import FEATURE_SCHEMA, GEOJSON, described, feature_of, to_json
 from api.filters import equals, filter_from, parameters_of
-from api.links import CRS84, base_of, collection_address, link
+from api.links import CONTENT_CRS, CRS84, base_of, collection_address, link
 from api.parameters import (
     BboxCrs,
     BboxText,
@@ -28,7 +29,7 @@ from api.parameters import (
     FilterLanguage,
     FilterText,
 )
-from retriever.listing import ParcelList
+from retriever.listing import ListedParcel, meeting
 from retriever.queries import MAX_K, ParcelFilter
 from retriever.search import ParcelSearcher
 
@@ -121,25 +122,36 @@ def items(
     pages = _pages(searcher, where, limit, after)
     # What is wrong with the question shows with the first page, while there is a status to say it.
     parts = _parts(chain([next(pages)], pages), request, collection)
-    headers = {"Content-Crs": f"<{CRS84}>"}
     if limit <= MAX_K:
-        return Response(b"".join(parts), media_type=GEOJSON, headers=headers)
-    return StreamingResponse(parts, media_type=GEOJSON, headers=headers)
+        return Response(b"".join(parts), media_type=GEOJSON, headers=CONTENT_CRS)
+    return StreamingResponse(parts, media_type=GEOJSON, headers=CONTENT_CRS)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """Parcels that were read together."""
+
+    parcels: Sequence[ListedParcel]
+    after: int | None
+    """Where the page after it begins; None if there is none."""
 
 
 def _pages(
     searcher: ParcelSearcher, where: ParcelFilter, limit: int, after: int
-) -> Iterator[ParcelList]:
+) -> Iterator[_Page]:
     while True:
-        page = searcher.parcels(where=where, limit=min(limit, MAX_K), after=after, count=False)
+        found = searcher.parcels(where=where, limit=min(limit, MAX_K), after=after, count=False)
+        # OGC API asks for geometries that meet the rectangle; the database compares rectangles.
+        met = found.parcels if where.bbox is None else meeting(found.parcels, where.bbox)
+        page = _Page(met, found.parcels[-1].row if found.more else None)
         yield page
-        limit -= len(page.parcels)
-        if limit <= 0 or not page.more:
+        limit -= len(met)
+        if limit <= 0 or page.after is None:
             return
-        after = page.parcels[-1].row
+        after = page.after
 
 
-def _parts(pages: Iterator[ParcelList], request: Request, collection: str) -> Iterator[bytes]:
+def _parts(pages: Iterator[_Page], request: Request, collection: str) -> Iterator[bytes]:
     """The FeatureCollection, page by page; memory holds one of them."""
     yield b'{"type":"FeatureCollection","features":['
     returned = 0
@@ -149,8 +161,8 @@ def _parts(pages: Iterator[ParcelList], request: Request, collection: str) -> It
             yield (b"," if returned else b"") + b",".join(features)
         returned += len(features)
     links = [link("self", str(request.url), GEOJSON)]
-    if page.more:
-        following = request.url.include_query_params(after=page.parcels[-1].row)
+    if page.after is not None:
+        following = request.url.include_query_params(after=page.after)
         links.append(link("next", str(following), GEOJSON))
     address = collection_address(base_of(request), collection)
     links.append(link("collection", address, "application/json"))

@@ -23,7 +23,9 @@ def openapi(request: Request) -> JSONResponse:
     """The OpenAPI document."""
     app: FastAPI = request.app
     document = app.openapi()
-    taken = {one["name"] for one in document["paths"][ITEMS]["get"]["parameters"]}
+    taken = {
+        one["name"] for one in document["paths"][ITEMS]["get"]["parameters"] if one["in"] == "query"
+    }
     parameters = {
         name: [_described(one) for one in parameters_of(found, taken)]
         for name, found in _queryables(request).items()

@@ -18,9 +18,11 @@ from api.features import (
     feature_of,
 )
 from api.filters import filter_from
+from api.links import CONTENT_CRS, CRS84, base_of, collection_address, link
 from api.parameters import (
     BboxText,
     CollectionName,
+    Crs,
     DatetimeText,
     FilterLanguage,
     FilterText,
@@ -158,20 +160,25 @@ def state(
     responses=described("The parcel", GEOJSON, FEATURE_SCHEMA),
 )
 def item(
-    request: Request, searcher: SearcherDep, collection: CollectionName, parcel_id: ParcelId
+    request: Request,
+    searcher: SearcherDep,
+    collection: CollectionName,
+    parcel_id: ParcelId,
+    crs: Crs = CRS84,
 ) -> GeoJSONResponse:
     """One parcel with its attributes, under their fiboa names, and when it was last seen well."""
     found = searcher.parcel(parcel_id, collection=collection)
-    base = str(request.base_url).rstrip("/")
-    path = f"collections/{quote(collection, safe='')}/items/{quote(parcel_id, safe='')}"
-    return GeoJSONResponse(_with_links(found, f"{base}/{path}"))
+    answer = _with_links(found, collection_address(base_of(request), collection))
+    return GeoJSONResponse(answer, headers=CONTENT_CRS)
 
 
-def _with_links(found: ListedParcel, address: str) -> dict[str, Any]:
+def _with_links(found: ListedParcel, collection: str) -> dict[str, Any]:
+    address = f"{collection}/items/{quote(found.parcel.parcel_id, safe='')}"
     links = [
-        {"rel": "self", "href": address, "type": GEOJSON},
-        {"rel": "similar", "href": f"{address}/similar", "type": GEOJSON},
-        {"rel": "state", "href": f"{address}/state", "type": "application/json"},
-        {"rel": "preview", "href": f"{address}/preview.png", "type": "image/png"},
+        link("self", address, GEOJSON),
+        link("collection", collection, "application/json"),
+        link("similar", f"{address}/similar", GEOJSON),
+        link("state", f"{address}/state", "application/json"),
+        link("preview", f"{address}/preview.png", "image/png"),
     ]
     return {**feature_of(found), "links": links}

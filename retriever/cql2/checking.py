@@ -237,8 +237,6 @@ def _compared(op: Any, name: _Name, value: _Value | Span) -> Comparison | Tempor
             )
         return Temporal(op, name.name, value)
     _require_alike(name, value)
-    if isinstance(value.value, bool) and op not in ("=", "<>"):
-        raise refused(f"TRUE and FALSE have no order; compare {quoted(name.name)} with = or <>.")
     if value.caseless:
         if op not in ("=", "<>"):
             raise refused("casei(...) has no order; compare it with =, <>, LIKE or IN.")

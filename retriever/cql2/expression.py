@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from retriever.cql2.checking import check
 from retriever.cql2.nodes import AllOf, Node, conditions_in
@@ -12,8 +12,6 @@ from retriever.cql2.parsing import parse
 from retriever.cql2.properties import PROPERTIES
 from retriever.cql2.refusals import refused
 from retriever.quoting import quoted
-
-Language = Literal["cql2-text", "cql2-json"]
 
 MAX_JSON: Final = 262_144
 """Most characters of a filter in JSON."""

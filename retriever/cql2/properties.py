@@ -14,9 +14,6 @@ Kind = Literal["text", "number", "boolean", "time", "geometry"]
 
 Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 
-JSON_TYPES: Final[dict[Kind, str]] = {"text": "string", "number": "number", "boolean": "boolean"}
-"""JSON Schema's types by ours; what is not here has a format instead."""
-
 
 @dataclass(frozen=True)
 class Queryable:

@@ -133,12 +133,16 @@ class _Translation:
 
     def _bound(self, name: str, value: Scalar) -> Any:  # noqa: ANN401 - whatever SQL compares
         """A value as the column of its kind compares it without loss."""
-        if isinstance(value, bool | str):
+        if isinstance(value, bool):
+            # As it is, it would have no order: FALSE comes before TRUE.
+            return literal(value)
+        if isinstance(value, str):
             return value
         if name in PROPERTIES:
             return float(value)
-        # Attributes are decimal numbers on PostgreSQL; a float would turn them into floats.
-        return Decimal(repr(value)) if self._exact else value
+        # Attributes are decimal numbers on PostgreSQL; a float would turn them into floats. On
+        # SQLite a list would have the type of its first value, and 0.5 would round what follows.
+        return Decimal(repr(value)) if self._exact else literal(value)
 
     def _comparison(self, node: Comparison) -> Condition:
         kind = _kind(node.value)

@@ -6,10 +6,14 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+import shapely
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from api.app import create_app
 from api.links import CRS84
+from indexer.catalog.database import open_catalog
+from indexer.catalog.tables import Parcel
 from indexer.settings import Settings
 from tests.api.row_of_parcels import PARCELS, ids, link, plant_row
 from tests.api.test_app import api_settings
@@ -59,10 +63,36 @@ def test_a_rectangle_and_an_interval_choose_parcels(client: TestClient) -> None:
     # The third parcel begins at 2.04 degrees; one that is only touched counts.
     page = client.get("/collections/demo/items?bbox=2.01,48,2.04,50").json()
     assert ids(page) == ["p000", "p001", "p002"]
+    page = client.get("/collections/demo/items?bbox=2.01,48,-10,2.04,50,4810").json()
+    assert ids(page) == ["p000", "p001", "p002"]
     page = client.get("/collections/demo/items?datetime=2023-04&limit=1000").json()
     assert ids(page) == [f"p{n:03}" for n in range(0, PARCELS, 3)]
     page = client.get("/collections/demo/items?datetime=../2023-03").json()
     assert (ids(page), page["numberReturned"], link(page, "next")) == ([], 0, None)
+
+
+def test_only_parcels_whose_outline_meets_the_rectangle_are_on_its_pages(tmp_path: Path) -> None:
+    index = settings_in(tmp_path)
+    plant(index, [Seen(f"p{n}", at_cosine(1), corner=(2.0, 49.0)) for n in range(5)])
+    # Of the second and the last, nothing is left but the south-western half.
+    half = shapely.Polygon([(2.0, 49.0), (2.01, 49.0), (2.0, 49.01)])
+    engine = open_catalog(index)
+    with engine.begin() as connection:
+        some = update(Parcel).where(Parcel.parcel_id.in_(["p1", "p4"]))
+        connection.execute(some.values(geometry=shapely.to_wkb(half)))
+    engine.dispose()
+    with TestClient(create_app(api_settings(index))) as client:
+        for limit in (1, 2, 3, 10):
+            found: list[str] = []
+            address: str | None = f"/collections/demo/items?bbox=2.009,49.009,3,50&limit={limit}"
+            while address is not None:
+                page = client.get(address).json()
+                assert len(page["features"]) <= limit
+                found += ids(page)
+                address = link(page, "next")
+            assert found == ["p0", "p2", "p3"]
+        page = client.get("/collections/demo/items?bbox=2,49,2,49").json()
+        assert ids(page) == ["p0", "p1", "p2", "p3", "p4"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +163,25 @@ def test_every_queryable_property_is_a_parameter(client: TestClient) -> None:
     assert found("name=%C3%89tang&id=p007") == ["p007"]
     assert found("crop:code=bth") == [], "equal is equal, as the standard has it"
     assert found("NDVI=0.5") == ["p075"]
+    assert found("collection=demo&id=p007") == ["p007"]
+    assert found("collection=z%C3%BCrich") == []
+    # GDAL writes truth as a number.
+    assert found("organic=1&farm=3") == [f"p{n:03}" for n in range(10, PARCELS, 14)]
+    assert found("organic=0&farm=3") == found("organic=false&farm=3")
+
+
+@pytest.mark.parametrize("operator", ["=", "<>", "<", "<=", ">", ">="])
+def test_every_comparison_is_taken_with_every_queryable_of_one_type(
+    client: TestClient, operator: str
+) -> None:
+    """OGC 21-065r2, annex A.3.2."""
+    values = {"string": "'x'", "number": "0.5", "boolean": "TRUE"}
+    queryables = client.get("/collections/demo/queryables").json()["properties"]
+    for name, schema in queryables.items():
+        if "format" not in schema:
+            written = f'"{name}" {operator} {values[schema["type"]]}'
+            response = client.get("/collections/demo/items", params={"filter": written})
+            assert response.status_code == 200, written
 
 
 def test_a_filter_is_text_or_json_and_goes_on_with_the_pages(client: TestClient) -> None:

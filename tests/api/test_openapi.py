@@ -44,20 +44,24 @@ def test_each_collection_has_its_own_path_with_its_properties(document: dict[str
         parameter["name"]: parameter
         for parameter in document["paths"]["/collections/demo/items"]["get"]["parameters"]
     }
-    assert {"crop:name", "farm", "organic", "NDVI", "id", "limit", "bbox"} <= set(own)
+    assert {"crop:name", "farm", "organic", "NDVI", "id", "collection", "limit", "bbox"} <= set(own)
     assert own["farm"]["schema"] == {"type": "number"}
     assert own["organic"]["schema"] == {"type": "boolean"}
-    assert "collection" not in own
+    assert [one for one in own.values() if one["in"] != "query"] == []
     elsewhere = document["paths"]["/collections/z%C3%BCrich/items"]["get"]["parameters"]
     assert "farm" not in {parameter["name"] for parameter in elsewhere}
 
 
 def test_every_property_parameter_is_answered(client: TestClient, document: dict[str, Any]) -> None:
     values = {"string": "x", "number": "1", "boolean": "true"}
+    asked: dict[str, str] = {}
     for parameter in document["paths"]["/collections/demo/items"]["get"]["parameters"]:
         if "example" not in parameter["schema"]:
-            asked: dict[str, str] = {parameter["name"]: values[parameter["schema"]["type"]]}
-            assert client.get("/collections/demo/items", params=asked).status_code == 200
+            name = parameter["name"]
+            asked[name] = values[parameter["schema"]["type"]]
+            response = client.get("/collections/demo/items", params={name: asked[name]})
+            assert response.status_code == 200, name
+    assert {"crop:name", "metrics:area", "NDVI", "farm", "organic", "id"} <= set(asked)
 
 
 def test_without_an_index_the_document_is_there_all_the_same(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.links import CRS84
 from api.settings import ApiSettings
 from indexer.landscape import Landscape
 from indexer.reindex import ReindexOptions, reindex
@@ -194,11 +195,26 @@ def test_a_parcel_is_a_feature_with_fiboa_properties(
 def test_the_links_of_a_parcel_lead_somewhere(client: TestClient) -> None:
     for path in (PARCEL, "/collections/czech/items/4801%2F1"):
         links = client.get(path).json()["links"]
-        assert [link["rel"] for link in links] == ["self", "similar", "state", "preview"]
+        assert [link["rel"] for link in links] == [
+            "self",
+            "collection",
+            "similar",
+            "state",
+            "preview",
+        ]
         for link in links:
             response = client.get(link["href"])
             assert response.status_code == 200, link
             assert response.headers["content-type"] == link["type"]
+
+
+def test_the_only_reference_system_may_be_named_for_a_parcel(client: TestClient) -> None:
+    for query in ("", f"?crs={CRS84}"):
+        response = client.get(f"{PARCEL}{query}")
+        assert response.status_code == 200
+        assert response.headers["Content-Crs"] == f"<{CRS84}>"
+    refused = client.get(f"{PARCEL}?crs=http://www.opengis.net/def/crs/EPSG/0/4326")
+    assert (refused.status_code, refused.json()["kind"]) == (400, "invalid-request")
 
 
 @pytest.mark.parametrize("written", ["4801/1", "4801%2F1"])
@@ -269,7 +285,7 @@ def test_a_question_that_cannot_be_answered_is_told_why(
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        (PARCEL, "this route takes none"),
+        (PARCEL, "this route takes crs."),
         (f"{PARCEL}/state", "this route takes datetime."),
         (f"{PARCEL}/similar", "k, observations, collections, crop, bbox, datetime"),
         ("/", "this route takes f."),

@@ -143,6 +143,29 @@ def test_a_body_that_cannot_be_read_is_refused(
     assert response.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("content", "boundary", "said"),
+    [
+        (b"", "", "Missing boundary in multipart."),
+        (b"x", "; boundary=y", "Invalid multipart data."),
+        (
+            b'--y\r\nContent-Disposition: form-data; name="image"; filename="a.tif"\r\n\r\na\r\n'
+            * 2
+            + b"--y--\r\n",
+            "; boundary=y",
+            "Too many files. Maximum number of files is 1.",
+        ),
+    ],
+)
+def test_a_form_that_cannot_be_read_is_refused_in_a_sentence(
+    client: TestClient, content: bytes, boundary: str, said: str
+) -> None:
+    headers = {"content-type": f"multipart/form-data{boundary}"}
+    response = client.post("/search", content=content, headers=headers)
+    assert (response.status_code, response.json()["kind"]) == (400, "invalid-request")
+    assert response.json()["detail"] == f"The form cannot be read: {said}"
+
+
 def test_keys_are_asked_for(tmp_path: Path) -> None:
     index = settings_in(tmp_path)
     plant(index, SEEN)

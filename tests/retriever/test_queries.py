@@ -23,6 +23,12 @@ def test_a_bbox_is_west_south_east_north() -> None:
     assert Bbox.parse("2.25, 48.8,2.5,48.9") == Bbox(west=2.25, south=48.8, east=2.5, north=48.9)
 
 
+def test_the_heights_of_a_bbox_are_left_out() -> None:
+    # OGC API - Features, /req/core/fc-bbox-definition: four numbers or six.
+    assert Bbox.parse("2.25,48.8,-10,2.5,48.9,4810") == Bbox(2.25, 48.8, 2.5, 48.9)
+    assert Bbox.parse("179,-18,0,-179,-17,0") == Bbox(179, -18, -179, -17)
+
+
 def test_a_bbox_may_cross_the_antimeridian() -> None:
     assert Bbox.parse("179,-18,-179,-17") == Bbox(179, -18, -179, -17)
 
@@ -41,7 +47,10 @@ def test_any_corners_on_earth_make_a_bbox_if_south_comes_first(
     [
         "",
         "2,48,3",
-        "2,48,0,3,49,100",
+        "2,48,0,3,49",
+        "2,48,0,3,49,100,0",
+        "2,48,nan,3,49,100",
+        "2,48,low,3,49,high",
         "2;48;3;49",
         "west,48,3,49",
         "2,49,3,48",

@@ -116,7 +116,7 @@ def conditions() -> st.SearchStrategy[Any]:
         st.builds(
             lambda name, op, value: call(op, named(name), value),
             st.sampled_from(["reliable", *ATTRIBUTES]),
-            st.sampled_from(["=", "<>"]),
+            st.sampled_from(COMPARISONS),
             st.booleans(),
         ),
         st.builds(

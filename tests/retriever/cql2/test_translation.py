@@ -138,6 +138,11 @@ def test_a_parcel_that_was_never_observed_has_no_state(empty: Settings) -> None:
         ('"name with ""quotes"" and \'more\'" = \'a%b\'', ["a"]),
         ("y = 9007199254740993", ["number 4"]),
         ("y = 9007199254740992", ["number 3"]),
+        # None of them rounds another.
+        ("y IN (0.5, 9007199254740993)", ["c", "number 1", "number 4"]),
+        ("y < TRUE", []),
+        ("y >= FALSE", ["a"]),
+        ("x <= FALSE", ["c"]),
         ("y > 1e299", ["number 5"]),
         ("crop:name = 'été wheat'", []),
         ("casei(crop:name) = casei('ÉTÉ WHEAT')", ["a"]),
