@@ -3,7 +3,8 @@
 from http import HTTPStatus
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
@@ -11,6 +12,10 @@ from api.errors import problem_responses
 from api.features import described
 from api.parameters import Text
 from retriever.clusters import DEFAULT_CLUSTERS, MAX_CLUSTERS, MIN_CLUSTERS
+
+_AT_ONCE = 4
+"""Threads that may wait for clusters. They are found one after the other, in seconds each for a
+large collection; without a bound, those who wait would leave no thread to any other request."""
 
 _CROP_SCHEMA: Final = {
     "type": "object",
@@ -72,12 +77,21 @@ router = APIRouter(
 )
 
 
+async def _limiter(request: Request) -> CapacityLimiter:
+    state = request.app.state
+    if not hasattr(state, "clusters_limiter"):
+        state.clusters_limiter = CapacityLimiter(_AT_ONCE)
+    limiter: CapacityLimiter = state.clusters_limiter
+    return limiter
+
+
 @router.get(
     "/clusters",
     responses=described("The clusters, largest first", "application/json", _CLUSTERS_SCHEMA),
 )
-def clusters(
+async def clusters(
     searcher: SearcherDep,
+    limiter: Annotated[CapacityLimiter, Depends(_limiter)],
     collection: Annotated[
         Text, Query(description="Collection whose parcels are grouped.", examples=["demo"])
     ],
@@ -95,4 +109,9 @@ def clusters(
     ] = False,
 ) -> JSONResponse:
     """Parcels grouped by K-means on the vector of their latest reliable observation."""
-    return JSONResponse(searcher.clusters(collection, k=k).to_dict(members=members))
+
+    def found() -> JSONResponse:
+        return JSONResponse(searcher.clusters(collection, k=k).to_dict(members=members))
+
+    # Whoever waits for longer than a request may take is gone from the queue.
+    return await to_thread.run_sync(found, limiter=limiter)

@@ -14,7 +14,8 @@ POLICY: Final = "; ".join(
         "script-src 'self'",
         # Swagger UI sets styles of its elements, and draws icons that its style sheet holds.
         "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data:",
+        # The previews that it fetches are blobs.
+        "img-src 'self' data: blob:",
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'self'",

@@ -29,7 +29,7 @@ BANDS: Final[dict[Style, tuple[str, str, str]]] = {
 }
 """Bands shown as red, green and blue. Near infrared as red makes vegetation red."""
 
-DRAWING: Final = 1
+DRAWING: Final = 2
 """Number of the way pictures are drawn; raise it when the same pixels look different."""
 
 MARGIN_M: Final = 200.0
@@ -42,6 +42,13 @@ _MAX_WINDOW_PX = MAX_CHIP_PX
 _DARK_PERCENTILE, _LIGHT_PERCENTILE = 1.0, 99.0
 # Reflectance between black and white, at least: the noise of an even field is no structure.
 _LEAST_RANGE: Final[dict[Style, float]] = {"true-color": 0.1, "false-color": 0.2}
+# What clear air itself reflects by Rayleigh scattering, roughly: optical depth x 0.39, for a sun 40
+# degrees from the zenith and a phase function of 1.19. Level-1C has it still, so that fields look
+# blue. The optical depths, about 0.155, 0.09, 0.045 and 0.018, fall with the fourth power of the
+# wavelength, 0.49 to 0.83 um.
+_AIR: Final = {"B02": 0.060, "B03": 0.035, "B04": 0.017, "B08": 0.007}
+_LEVEL_1C_ONLY = "B10"
+
 # Reflectance is linear in light and screens are not; sRGB's own 2.2 looks pale after a stretch.
 _GAMMA = 1.5
 # Where clouds leave fewer pixels, all that have data decide.
@@ -164,25 +171,36 @@ def _pixels(scene: Scene, frame: _Frame, style: Style) -> UInt8Array:
     inside = canvas[
         top - frame.row : bottom - frame.row, left - frame.column : right - frame.column
     ]
-    inside[..., :3] = np.moveaxis(_stretched(chip, style), 0, -1)
+    reflectance = chip.reflectance - _of_the_air(scene, style)
+    inside[..., :3] = np.moveaxis(_stretched(chip, reflectance, style), 0, -1)
     inside[..., 3] = np.where(chip.data_mask, 255, 0)
     return canvas
 
 
-def _stretched(chip: Chip, style: Style) -> UInt8Array:
+def _of_the_air(scene: Scene, style: Style) -> npt.NDArray[np.float32]:
+    """Reflectance of the air in each band shown, shape ``(3, 1, 1)``; 0 at the ground's level."""
+    # Only names that were given tell the level: no band but cirrus sets Level-1C apart.
+    of_level_1c = _LEVEL_1C_ONLY in (scene.layer_bands or ())
+    air = [_AIR[band] if of_level_1c else 0.0 for band in BANDS[style]]
+    return np.array(air, dtype=np.float32).reshape(3, 1, 1)
+
+
+def _stretched(chip: Chip, reflectance: npt.NDArray[np.float32], style: Style) -> UInt8Array:
     """Reflectance as brightness on a screen, shape ``(3, y, x)``; 0 where there is no data."""
     clear = chip.valid_mask
     if clear.mean() < _MIN_CLEAR_FRACTION:
         clear = chip.data_mask
     if not clear.any():
-        return np.zeros(chip.reflectance.shape, dtype=np.uint8)
+        return np.zeros(reflectance.shape, dtype=np.uint8)
     dark, light = np.percentile(
-        chip.reflectance[:, clear], (_DARK_PERCENTILE, _LIGHT_PERCENTILE)
+        reflectance[:, clear], (_DARK_PERCENTILE, _LIGHT_PERCENTILE)
     ).tolist()
-    # Widened around the middle: what is even is shown as a middling gray, not as black.
+    # Widened around the middle: what is even is shown as a middling gray, not as black. Yet
+    # nothing is darker than no reflectance, else woods and water would look pale.
     lacking = max(0.0, _LEAST_RANGE[style] - (light - dark))
-    dark, light = dark - lacking / 2, light + lacking / 2
-    share = np.clip((np.nan_to_num(chip.reflectance) - dark) / (light - dark), 0, 1)
+    dark = min(dark, max(0.0, dark - lacking / 2))
+    light = max(light, dark + _LEAST_RANGE[style])
+    share = np.clip((np.nan_to_num(reflectance) - dark) / (light - dark), 0, 1)
     brightness: UInt8Array = np.round(255 * share ** (1 / _GAMMA)).astype(np.uint8)
     return brightness
 

@@ -1,5 +1,7 @@
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from api.routers import clusters
 from indexer.embedding_space import UNTRAINED_NOTE
 from indexer.landscape import Landscape
 from indexer.settings import Settings
+from retriever.clusters import Clusters
 from retriever.search import ParcelSearcher
 from tests.api.test_app import api_settings
 
@@ -87,3 +90,29 @@ def test_clusters_that_cannot_be_had_are_told_why(
     assert response.status_code == status, response.text
     assert response.json()["kind"] == kind
     assert said in response.json()["detail"]
+
+
+def test_those_who_wait_for_clusters_leave_threads_to_other_requests(
+    demo_index: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, enough = threading.Semaphore(0), threading.Event()
+    found = ParcelSearcher.clusters
+
+    def slow(searcher: ParcelSearcher, collection: str, *, k: int) -> Clusters:
+        begun.release()
+        assert enough.wait(30)
+        return found(searcher, collection, k=k)
+
+    monkeypatch.setattr(ParcelSearcher, "clusters", slow)
+    app = create_app(api_settings(demo_index))
+    # More than the 40 threads that all requests of a process share.
+    with TestClient(app) as client, ThreadPoolExecutor(51) as pool:
+        waiting = [pool.submit(client.get, f"{CLUSTERS}&k=2") for _ in range(50)]
+        try:
+            assert all([begun.acquire(timeout=10) for _ in range(4)])
+            assert not begun.acquire(timeout=1)
+            state = pool.submit(client.get, "/collections/demo/items/demo-003/state")
+            assert state.result(10).status_code == 200
+        finally:
+            enough.set()
+        assert {one.result(30).status_code for one in waiting} == {200}

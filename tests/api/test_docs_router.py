@@ -69,11 +69,13 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def answer_to(page: Page, path: str) -> Locator:
-    """What the page shows when a route is tried."""
+def answer_to(page: Page, path: str, given: dict[str, str] | None = None) -> Locator:
+    """What the page shows when a route is tried with some parameters."""
     route = page.locator(".opblock", has_text=path)
     route.locator(".opblock-summary").click()
     route.get_by_role("button", name="Try it out").click()
+    for name, value in (given or {}).items():
+        route.locator(f"tr[data-param-name={name}] input").fill(value)
     route.get_by_role("button", name="Execute").click()
     return route.locator(".live-responses-table")
 
@@ -89,6 +91,20 @@ def test_the_page_shows_and_tries_the_routes(browser: Browser, demo_index: Setti
         assert "/health/live" in [path.replace("\u200b", "") for path in shown]
         expect(answer_to(page, "/health/live")).to_contain_text("alive")
         assert page.locator("#key-form").is_hidden()
+
+
+def test_examples_of_what_may_be_left_out_are_told_and_not_sent(
+    browser: Browser, demo_index: Settings
+) -> None:
+    with (
+        served(create_app(api_settings(demo_index))) as address,
+        opened(browser, f"{address}/docs") as page,
+    ):
+        route = page.locator(".opblock", has_text="preview.png")
+        answer = answer_to(page, "preview.png", {"collection": "demo", "parcel_id": "demo-003"})
+        expect(answer.locator("img")).to_be_visible()
+        expect(route.locator("tr[data-param-name=datetime] input")).to_have_value("")
+        expect(route.locator("tr[data-param-name=datetime]")).to_contain_text("For example: 20")
 
 
 def test_the_page_asks_for_a_key_and_sends_it_along(browser: Browser, demo_index: Settings) -> None:

@@ -3,6 +3,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -19,8 +20,9 @@ from api.routers.landing import prefers_html
 from api.routers.page import policy
 from api.settings import ApiSettings
 from indexer.settings import Settings
-from tests.api.browser import PHONE, launch, opened, pictures_folder
+from tests.api.browser import DESKTOP, PHONE, launch, opened, pictures_folder
 from tests.api.test_app import api_settings, in_folder, served
+from tests.retriever.planted import Seen, at_cosine, plant
 
 BROWSER_ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 PAGE = {"accept": BROWSER_ACCEPT}
@@ -640,3 +642,138 @@ def test_a_service_that_does_not_answer_is_told_from_one_that_refuses(
         page.route("**/similar*", lambda route: route.abort("connectionrefused"))
         page.locator(".row").first.click()
         expect(page.locator(".similar .problem")).to_contain_text("does not answer")
+
+
+# Collections of other kinds ------------------------------------------------------------------
+
+LONG = "a-long-name-" * 20
+SCRIPT = "<img src=x onerror=window.ran=1>"
+
+
+@pytest.fixture(scope="module")
+def scattered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Fields of 700 m over 2,000 km, and others far from them; some are called strange names."""
+    settings = in_folder(tmp_path_factory.mktemp("scattered"))
+    plant(
+        settings,
+        [
+            Seen("west", at_cosine(1.0), corner=(-5.0, 45.0)),
+            Seen(LONG, at_cosine(0.9), corner=(5.0, 50.0), crop_name="<script>ran=2</script>"),
+            Seen(SCRIPT, at_cosine(0.8), corner=(10.0, 48.0), crop_name=LONG),
+            Seen("50% a/b #c?d=e", at_cosine(0.7), corner=(20.0, 45.0), crop_name='"quoted"'),
+            Seen("undated", at_cosine(0.6), day=None, corner=(1.0, 46.0)),
+            Seen("south", at_cosine(0.5), corner=(30.0, -10.0), collection="south"),
+        ],
+    )
+    with served(create_app(settings)) as found:
+        yield f"{found}/"
+
+
+def test_parcels_too_small_for_their_shape_are_points_that_can_be_chosen(
+    browser: Browser, scattered: str, pictures: Path
+) -> None:
+    feature = httpx.get(f"{scattered}collections/demo/items/west").json()
+    with opened(browser, f"{scattered}#collection=demo", refused=[404]) as page:
+        wait_for_parcels(page, 5)
+        page.wait_for_function("() => parcelle.map?.loaded()")
+        drawn = page.evaluate(
+            "parcelle.map.queryRenderedFeatures({ layers: ['parcels-point'] }).length"
+        )
+        assert drawn == 5
+        page.screenshot(path=pictures / "scattered.png")
+        click_on_the_map(page, feature)
+        expect(panel(page).get_by_role("heading", level=2)).to_have_text("west")
+        expect(page.locator(".picture.missing").first).to_be_visible()
+    with opened(browser, f"{scattered}#collection=demo&at=-5,45,15") as page:
+        wait_for_parcels(page, 1)
+        page.wait_for_function("() => parcelle.map?.loaded()")
+        assert not page.evaluate(
+            "parcelle.map.queryRenderedFeatures({ layers: ['parcels-point'] }).length"
+        )
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+@pytest.mark.parametrize("parcel", [LONG, SCRIPT, "50% a/b #c?d=e"])
+def test_strange_names_are_text_and_fit(
+    browser: Browser, scattered: str, parcel: str, size: tuple[int, int]
+) -> None:
+    link = f"{scattered}#collection=demo&parcel={quote(parcel)}"
+    with opened(browser, link, size=size, refused=[404]) as page:
+        expect(panel(page).get_by_role("heading", level=2)).to_have_text(parcel)
+        assert len(matches(page)) == 5
+        expect(page.locator(".picture.missing").first).to_be_visible()
+        assert page.evaluate("window.ran") is None
+        assert page.evaluate("document.documentElement.scrollWidth") == size[0]
+        assert page.evaluate("parcelle.view.parcel") == parcel
+
+
+def test_the_window_itself_does_not_scroll_on_a_desktop(browser: Browser, address: str) -> None:
+    with opened(browser, f"{address}#collection=demo&parcel={PARCEL}") as page:
+        assert len(matches(page)) > 0
+        assert page.evaluate("document.documentElement.scrollHeight") == DESKTOP[1]
+        page.get_by_role("button", name="Look-alikes").click()
+        expect(page.locator(".similar")).to_be_in_viewport()
+        expect(page.get_by_role("heading", name="Parcelle")).to_be_in_viewport()
+
+
+def test_who_wants_less_motion_is_taken_to_a_part_at_once(browser: Browser, address: str) -> None:
+    def calm(page: Page) -> None:
+        page.emulate_media(reduced_motion="reduce")
+
+    link = f"{address}#collection=demo&parcel={PARCEL}"
+    with opened(browser, link, prepare=calm) as page:
+        assert len(matches(page)) > 0
+        top = page.evaluate(
+            """() => {
+              const ways = [...document.querySelectorAll("#parcel-view nav button")];
+              ways.find((one) => one.textContent === "Look-alikes").click();
+              return document.querySelector(".similar").getBoundingClientRect().top;
+            }"""
+        )
+        assert 0 < top < DESKTOP[1] / 2
+
+
+def test_an_observation_without_a_date_is_said_to_have_none(
+    browser: Browser, scattered: str
+) -> None:
+    link = f"{scattered}#collection=demo&parcel=undated"
+    with opened(browser, link, refused=[404]) as page:
+        expect(panel(page).locator(".state")).to_contain_text("without a known date")
+        expect(panel(page).locator(".history")).to_contain_text("No date of acquisition is known")
+        expect(panel(page).locator(".chart-key")).to_have_count(0)
+        expect(page.locator(".picture.missing").first).to_be_visible()
+
+
+def test_going_back_to_another_collection_goes_to_its_place(
+    browser: Browser, scattered: str
+) -> None:
+    with opened(browser, f"{scattered}#collection=demo") as page:
+        wait_for_parcels(page, 5)
+        page.get_by_label("Collection").select_option("south")
+        wait_for_parcels(page, 1)
+        page.wait_for_url(re.compile("at="))
+        page.go_back()
+        wait_for_parcels(page, 5)
+
+
+def test_who_is_lost_on_the_map_is_led_back_to_the_parcels(
+    browser: Browser, scattered: str
+) -> None:
+    with opened(browser, f"{scattered}#collection=demo&at=100,0,5") as page:
+        expect(page.locator("#status")).to_contain_text("No parcels in view")
+        page.get_by_role("button", name="Go to the parcels of this collection").click()
+        wait_for_parcels(page, 5)
+        expect(page.get_by_role("button", name="Go to the parcels")).to_have_count(0)
+
+
+def test_a_parcel_that_could_not_be_shown_can_be_asked_for_again(
+    browser: Browser, address: str, parcels: dict[str, Any]
+) -> None:
+    with opened(browser, address, refused=[0]) as page:
+        wait_for_parcels(page, len(parcels))
+        page.route("**/state*", lambda route: route.abort("connectionrefused"))
+        page.locator(".row").first.click()
+        expect(panel(page)).to_contain_text("does not answer")
+        page.unroute("**/state*")
+        panel(page).get_by_role("button", name="Try again").click()
+        expect(panel(page).locator(".state")).to_contain_text("NDVI")

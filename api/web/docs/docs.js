@@ -32,7 +32,7 @@ function askKey(refused) {
 function show(spec) {
   byId("key-form").hidden = true;
   window.SwaggerUIBundle({
-    spec,
+    spec: withoutGuesses(spec),
     dom_id: "#swagger-ui",
     displayRequestDuration: true,
     defaultModelsExpandDepth: 0,
@@ -40,6 +40,20 @@ function show(spec) {
     validatorUrl: null,
     requestInterceptor: withKey,
   });
+}
+
+/** Tell examples of what may be left out in words: as values they would all be sent along. */
+function withoutGuesses(spec) {
+  for (const operation of Object.values(spec.paths).flatMap((path) => Object.values(path))) {
+    for (const parameter of operation.parameters ?? []) {
+      const { example, ...schema } = parameter.schema ?? {};
+      if (parameter.required || example === undefined) continue;
+      parameter.schema = schema;
+      const text = [example].flat().join(",");
+      if (text !== "") parameter.description = `${parameter.description ?? ""} For example: \`${text}\``;
+    }
+  }
+  return spec;
 }
 
 /** What was entered under "Authorize" goes first. */

@@ -1,7 +1,7 @@
 // A spectral index of one parcel over time, as SVG, with a table that tells the same.
 
 import { h, s } from "./dom.js";
-import { day, number, percent } from "./words.js";
+import { count, day, number, percent } from "./words.js";
 
 const WIDTH = 360;
 const HEIGHT = 190;
@@ -11,7 +11,12 @@ const DAY_MS = 86_400_000;
 /** The chart of one index; observations without it or without a date are left out. */
 export function indexChart(observations, name) {
   const points = pointsOf(observations, name);
-  if (!points.length) return h("p", { class: "small" }, `${name} was not measured on any date.`);
+  if (!points.length) {
+    const measured = observations.some((one) => Number.isFinite(one.indices?.[name]?.median));
+    return h("p", { class: "small" }, measured
+      ? "No date of acquisition is known, so there is nothing to draw; the table below tells the values."
+      : `${name} was not measured on any date.`);
+  }
   const [x, months] = timeAxis(points);
   const [y, ticks] = valueAxis(points);
   return s("svg", {
@@ -138,7 +143,7 @@ function told(points, name) {
   const [first, last] = [points[0], points.at(-1)];
   const most = points.reduce((best, one) => (one.median > best.median ? one : best));
   const doubtful = points.filter((one) => !one.reliable).length;
-  return `${name} on ${points.length} dates from ${day(first.date)} to ${day(last.date)}`
+  return `${name} on ${count(points.length, "date")} from ${day(first.date)} to ${day(last.date)}`
     + `${doubtful ? `, ${doubtful} of them not reliable` : ""}: first ${number(first.median)}, `
     + `highest ${number(most.median)} on ${day(most.date)}, last ${number(last.median)}. `
     + "The table below tells all.";

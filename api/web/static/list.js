@@ -15,7 +15,10 @@ export class ParcelList {
   #shown = ROWS;
   #title = "";
 
-  /** `on.choose(properties)` and `on.hover(feature)`, null where nothing is. */
+  /**
+   * `on.choose(properties)`, `on.hover(feature)`, null where nothing is, and `on.home()` to go to
+   * where parcels are.
+   */
   constructor(place, on) {
     this.#place = place;
     this.#on = on;
@@ -45,6 +48,8 @@ export class ParcelList {
     const more = h("button", { type: "button", class: "quiet", onclick: () => this.#showMore() },
       `Show ${Math.min(hidden, ROWS)} more`);
     const list = h("ul", { class: "parcel-list", "aria-label": this.#title }, rows);
+    const home = h("button", { type: "button", class: "quiet", onclick: () => this.#on.home() },
+      "Go to the parcels of this collection");
     this.#place.replaceChildren(
       h("h2", {}, this.#title),
       h("p", { class: "small" }, this.#features.length
@@ -52,6 +57,7 @@ export class ParcelList {
         : "None here."),
       list,
       ...(hidden > 0 ? [more] : []),
+      ...(this.#features.length ? [] : [home]),
     );
     if (held) this.focus(held);
   }

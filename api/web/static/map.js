@@ -12,6 +12,12 @@ const MARGIN = 0.25;
 /** How close the map goes of its own accord. */
 const CLOSEST_ZOOM = 16;
 
+/** Parcels that would be smaller on the screen are drawn as points. */
+const SMALLEST_PX = 6;
+
+/** How far from a parcel a click may miss it, in pixels. */
+const NEAR_PX = 5;
+
 const boxes = new WeakMap();
 
 export class ParcelMap {
@@ -83,6 +89,7 @@ export class ParcelMap {
   async showParcels(features, edge) {
     await this.#draw("parcels", features);
     this.#map.setPaintProperty("parcels-edge", "line-color", edge);
+    this.#map.setPaintProperty("parcels-point", "circle-stroke-color", edge);
   }
 
   /**
@@ -104,6 +111,7 @@ export class ParcelMap {
     await this.#draw("chosen", chosen ? [chosen] : []);
     const faded = matches.length > 0;
     this.#map.setPaintProperty("parcels-fill", "fill-opacity", faded ? 0.28 : 0.82);
+    this.#map.setPaintProperty("parcels-point", "circle-opacity", faded ? 0.28 : 0.82);
   }
 
   /** Mark a parcel as the pointer or the keyboard passes over it in a list; null for none. */
@@ -146,6 +154,9 @@ export class ParcelMap {
     for (const layer of ["matches-edge", "chosen-edge", "hovered-edge"]) {
       set(layer, "line-color", colors.mark);
     }
+    for (const layer of ["matches-point", "chosen-point", "hovered-point"]) {
+      set(layer, "circle-stroke-color", colors.mark);
+    }
     if (this.#map.getLayer("basemap")) {
       const visibility = basemap ? "visible" : "none";
       this.#map.setLayoutProperty("basemap", "visibility", visibility);
@@ -159,11 +170,12 @@ export class ParcelMap {
   async #draw(source, features) {
     await this.#ready;
     this.#drawn.set(source, new Map(features.map((one) => [keyOf(one.properties), one])));
-    const drawable = features.filter((feature) => feature.geometry).map(({ geometry, properties }) => ({
-      type: "Feature",
-      geometry,
-      properties: { key: keyOf(properties), color: properties.color },
-    }));
+    const drawable = features.filter((feature) => feature.geometry).flatMap((feature) => {
+      const { geometry, properties } = feature;
+      const drawn = { key: keyOf(properties), color: properties.color, size: sizeOf(feature) };
+      const point = { type: "Point", coordinates: middleOf(geometry) };
+      return [geometry, point].map((one) => ({ type: "Feature", geometry: one, properties: drawn }));
+    });
     this.#map.getSource(source).setData({ ...NOTHING, features: drawable });
   }
 
@@ -193,9 +205,11 @@ export class ParcelMap {
 
   /** The parcel at a point of the screen, matches before others, or null. */
   #at(point) {
-    const layers = ["chosen-fill", "matches-fill", "parcels-fill"];
+    const layers = ["chosen", "matches", "parcels"].flatMap((one) => [`${one}-fill`, `${one}-point`]);
     if (!layers.every((layer) => this.#map.getLayer(layer))) return null;
-    const [found] = this.#map.queryRenderedFeatures(point, { layers });
+    const { x, y } = point;
+    const near = [[x - NEAR_PX, y - NEAR_PX], [x + NEAR_PX, y + NEAR_PX]];
+    const [found] = [point, near].flatMap((one) => this.#map.queryRenderedFeatures(one, { layers }));
     return found ? (this.#drawn.get(found.source)?.get(found.properties.key) ?? null) : null;
   }
 }
@@ -215,6 +229,13 @@ export function boxOf(feature) {
     boxes.set(geometry, points.map(([x, y]) => [x, y, x, y]).reduce(around));
   }
   return boxes.get(geometry);
+}
+
+/** The longer side of a feature's box, in degrees of longitude as the map draws them. */
+function sizeOf(feature) {
+  const [west, south, east, north] = boxOf(feature);
+  const stretch = 1 / Math.max(Math.cos((((south + north) / 2) * Math.PI) / 180), 0.01);
+  return Math.max(east - west, (north - south) * stretch);
 }
 
 function around(a, b) {
@@ -281,16 +302,35 @@ function styleOf(scheme, basemap) {
     layout: { "line-join": "round" },
     paint: { "line-color": color, "line-width": width },
   });
+  // A world is 512 pixels wide at zoom 0; MapLibre asks this at whole zooms.
+  const tiny = ["<", ["get", "size"], ["/", (360 * SMALLEST_PX) / 512, ["^", 2, ["zoom"]]]];
+  const point = (source, radius, opacity, edge, width) => ({
+    id: `${source}-point`,
+    type: "circle",
+    source,
+    filter: ["all", ["==", ["geometry-type"], "Point"], tiny],
+    paint: {
+      "circle-color": ["get", "color"],
+      "circle-opacity": opacity,
+      "circle-radius": radius,
+      "circle-stroke-color": edge,
+      "circle-stroke-width": width,
+    },
+  });
   const thin = ["interpolate", ["linear"], ["zoom"], 9, 0.2, 14, 1.2];
   layers.push(
+    point("parcels", 3, 0.82, colors.edge, 0.5),
     fill("parcels", 0.82),
     line("parcels-edge", "parcels", colors.edge, thin),
+    point("matches", 4.5, 0.95, colors.mark, 1.6),
     fill("matches", 0.95),
     line("matches-casing", "matches", colors.casing, 4),
     line("matches-edge", "matches", colors.mark, 1.6),
+    point("chosen", 6, 1, colors.mark, 3.5),
     fill("chosen", 1),
     line("chosen-casing", "chosen", colors.casing, 8),
     line("chosen-edge", "chosen", colors.mark, 3.5),
+    point("hovered", 5, 0, colors.mark, 2.2),
     line("hovered-edge", "hovered", colors.mark, 2.2),
   );
   return { version: 8, sources, layers };

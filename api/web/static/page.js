@@ -37,6 +37,7 @@ const form = new FilterForm({
 const list = new ParcelList(byId("list-view"), {
   choose,
   hover: (feature) => map?.hover(feature),
+  home: () => showExtent(),
 });
 const similar = new SimilarParcels(client, {
   mark,
@@ -192,11 +193,18 @@ async function loadParcels({ anew = false } = {}) {
     if (error instanceof Problem && error.status === 400) {
       refused = { filter, datetime };
       form.complain(error.message);
-    } else tell(error, () => loadParcels({ anew: true }));
+    } else tell(error, tryAgain);
     return false;
   }
   byId("progress").hidden = true;
   return true;
+}
+
+/** Ask once more for all that is missing. */
+async function tryAgain() {
+  if (!(await loadParcels({ anew: true }))) return;
+  learnClusters();
+  if (view.parcel !== null && chosen === null) openParcel();
 }
 
 /** Give everything its color, and show it. */
@@ -345,7 +353,10 @@ async function openParcel({ focus = false, reveal = false } = {}) {
     if (held) panel.focus();
     if (reveal) map?.reveal([chosen]);
   } catch (error) {
-    if (!isAborted(error)) panel.fail(parcel, error);
+    if (isAborted(error)) return;
+    // What is wrong with the question itself stays wrong.
+    const lasting = error instanceof Problem && error.status < 500 && error.status !== 401;
+    panel.fail(parcel, error, lasting ? null : () => openParcel({ focus: true, reveal }));
     return;
   }
   await searched;
@@ -442,7 +453,7 @@ byId("collection").addEventListener("change", (event) => {
     collection: event.target.value, parcel: null, like: [], unlike: [], filter: "", datetime: "",
   });
   remember({ push: true });
-  if (map && extent()) map.fit(extent());
+  showExtent();
   showCollection();
 });
 
@@ -478,6 +489,7 @@ addEventListener("popstate", () => {
   Object.assign(view, readLink(location.hash));
   if (!collections.some((one) => one.id === view.collection)) view.collection = before.collection;
   if (map && view.center) map.jump(view.center, view.zoom);
+  else if (view.collection !== before.collection) showExtent();
   showAfter(before);
 });
 
@@ -508,6 +520,11 @@ function scheme() {
 /** Box of the collection, or null where none of its parcels has a place. */
 function extent() {
   return collections.find((one) => one.id === view.collection)?.extent?.spatial?.bbox?.[0] ?? null;
+}
+
+/** Go to where the parcels of the collection are. */
+function showExtent() {
+  if (map && extent()) map.fit(extent());
 }
 
 /** A function that waits until it has not been called for a while. */

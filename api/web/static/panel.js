@@ -34,9 +34,12 @@ export class ParcelPanel {
     this.#place.setAttribute("aria-busy", "true");
   }
 
-  /** Say why there is nothing to show. */
-  fail(id, error) {
-    this.#place.replaceChildren(this.#heading(id), h("p", { class: "problem" }, error.message));
+  /** Say why there is nothing to show; `again()` if it may help to ask again, else null. */
+  fail(id, error, again) {
+    const button = h("button", { type: "button", class: "primary", onclick: again }, "Try again");
+    this.#place.replaceChildren(...[
+      this.#heading(id), h("p", { class: "problem" }, error.message), again && button,
+    ].filter(Boolean));
     this.#place.removeAttribute("aria-busy");
   }
 
@@ -48,7 +51,7 @@ export class ParcelPanel {
       ["Look-alikes", this.#results],
     ].filter(([, part]) => part);
     const ways = parts.map(([name, part]) => h("button", {
-      type: "button", class: "link", onclick: () => part.scrollIntoView({ behavior: "smooth" }),
+      type: "button", class: "link", onclick: () => part.scrollIntoView({ behavior: scrolling() }),
     }, name));
     this.#place.replaceChildren(...[
       this.#heading(state.id, h("nav", { "aria-label": "Parts of this panel" }, ways)),
@@ -104,6 +107,11 @@ export class ParcelPanel {
   }
 }
 
+/** How to scroll: at once for those who asked their system for less motion. */
+function scrolling() {
+  return matchMedia("(prefers-reduced-motion: reduce)").matches ? "instant" : "smooth";
+}
+
 function facts(state) {
   const attributes = Object.entries(state.attributes ?? {})
     .filter(([, value]) => value !== null && typeof value !== "object").slice(0, 6);
@@ -127,9 +135,10 @@ function history({ observations, formulas = {} }) {
   const body = h("div", {});
   const select = h("select", { id: "index", onchange: () => draw(select.value) },
     names.map((name) => h("option", { value: name }, name)));
+  const dated = observations.some((one) => one.datetime);
   const draw = (name) => body.replaceChildren(
     indexChart(observations, name),
-    chartKey(observations),
+    dated ? chartKey(observations) : "",
     h("p", { class: "small formula" }, `${name} = ${formulas[name]}`),
     observationTable(observations, name),
   );

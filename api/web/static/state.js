@@ -25,6 +25,7 @@ function latest(state) {
   const reliable = state.observations.filter((one) => one.reliable && one.indices?.NDVI);
   const last = reliable.at(-1);
   if (!last) return ["Now", "No observation is reliable, so nothing can be said of its state."];
+  if (!last.datetime) return ["Now", h("strong", {}, `NDVI ${number(last.indices.NDVI.median)}`), ", without a known date."];
   const peak = state.peak ? ` Its peak was ${number(state.peak.median)} on ${day(state.peak.datetime)}.` : "";
   return ["Now", h("strong", {}, `NDVI ${number(last.indices.NDVI.median)}`),
     ` on ${day(last.datetime)}, the last reliable date.${peak}`];
@@ -101,7 +102,7 @@ function lookAlikes({ peers: found }) {
 }
 
 function seen({ reliability, gaps }) {
-  const text = `${count(reliability.observations, "date")}, ${reliability.reliable} of them reliable`;
+  const text = `${count(reliability.observations, "observation")}, ${reliability.reliable} of them reliable`;
   const every = gaps ? `; every ${Math.round(gaps.typical_days)} days, longest gap `
     + `${Math.round(gaps.longest_days)} days` : "";
   return ["Seen", `${text}${every}.`];

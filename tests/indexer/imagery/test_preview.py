@@ -18,6 +18,7 @@ from indexer.chipping import footprint_lon_lat
 from indexer.imagery.preview import BANDS, Style, draw_preview
 from indexer.imagery.reader import Scene
 from indexer.imagery.sources import source_at
+from indexer.sensors import PROFILES
 from tests.synthetic import TRANSFORM, UTM_31, write_geotiff
 
 UInt16Array = npt.NDArray[np.uint16]
@@ -132,6 +133,27 @@ def test_an_even_field_is_shown_evenly(tmp_path: Path) -> None:
     # A hundredth of reflectance among the tenth that is always shown.
     assert np.ptp(shown[..., :3]) < 40
     assert 100 < shown[..., :3].mean() < 200
+
+
+def test_woods_are_dark_and_keep_their_color(tmp_path: Path) -> None:
+    # Reflectance of a spruce forest: 0.02 to 0.04, so that the least range begins at 0.
+    levels = {"B04": 200, "B03": 400, "B02": 200}
+    bands = {band: np.full((100, 100), level, np.uint16) for band, level in levels.items()}
+    shown = picture(scene_of(tmp_path, bands))
+    # 255 * 0.2 ** (1 / 1.5) and 255 * 0.4 ** (1 / 1.5).
+    assert shown[50, 50].tolist() == [87, 138, 87, 255]
+
+
+def test_the_air_above_level_1c_is_not_shown(tmp_path: Path) -> None:
+    names = PROFILES["l1c"]
+    levels = dict.fromkeys(names, 1000) | {"B04": 370, "B03": 750, "B02": 800}
+    stack = np.stack([np.full((100, 100), levels[name], np.uint16) for name in names])
+    path = write_geotiff(tmp_path / "scene.tif", stack, tags={"PROCESSING_BASELINE": "03.01"})
+    source = source_at(path, path.stem)
+    assert source is not None
+    scene = Scene.reopen(source, BANDS["true-color"], layer_bands=names, baseline=None)
+    # Below 0.017, 0.035 and 0.060 of air, 0.02, 0.04 and 0.02 are left.
+    assert picture(scene)[50, 50].tolist() == [87, 138, 87, 255]
 
 
 def test_clouds_do_not_decide_how_the_ground_looks(tmp_path: Path) -> None:
