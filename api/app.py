@@ -84,7 +84,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         description="Which agricultural parcels look like this one, and what state is it in?",
         version=importlib.metadata.version("parcelle"),
         lifespan=_lifespan,
-        # The landing page's router serves the document, under its own media type. The pages that
+        # A router of its own serves the document, under its own media type. The pages that
         # FastAPI would render from it load scripts from a content delivery network.
         openapi_url=None,
         docs_url=None,

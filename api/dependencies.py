@@ -142,8 +142,8 @@ def refuse_unknown_parameters(request: Request, besides: Collection[str] = ()) -
     Raises:
         RequestError: If there is any other (``unknown-parameter``).
     """
-    allowed = known_parameters(request)
-    unknown = sorted(set(request.query_params) - {*allowed, *besides})
+    allowed = (*known_parameters(request), *besides)
+    unknown = sorted(set(request.query_params) - set(allowed))
     if unknown:
         named = ", ".join(name[:60] for name in unknown[:5])
         raise RequestError(

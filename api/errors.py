@@ -225,6 +225,8 @@ def _complaint(found: Mapping[str, Any]) -> str:
     """One parameter's fault: its name, what was given, what was expected."""
     # ("query", "k"), or ("query", "crop", 0) for the first of several.
     name = found["loc"][1] if len(found["loc"]) > 1 else "of the request"
+    if found["type"] == "extra_forbidden":
+        return f"There is no parameter {name}; /api tells those that there are."
     given = found.get("input")
     value = f" is {given[:60]!r}" if isinstance(given, str) else ""
     return f"Parameter {name}{value}: {found['msg']}."

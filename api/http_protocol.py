@@ -1,4 +1,4 @@
-"""HTTP/1.1 as uvicorn reads it by httptools, with a bound on what precedes a body."""
+"""HTTP/1.1 as uvicorn reads it by httptools, with bounded headers and a soft end."""
 
 from typing import Final
 
@@ -6,6 +6,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """What uvicorn's other reader of HTTP allows; httptools allows any number."""
+
+GRACE_S: Final = 0.5
+"""How long a connection without a request stays open when the service ends."""
 
 
 class BoundedHttpToolsProtocol(HttpToolsProtocol):
@@ -17,6 +20,7 @@ class BoundedHttpToolsProtocol(HttpToolsProtocol):
 
     _in_head = False
     _head_bytes = 0
+    _ending = False
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
@@ -38,3 +42,19 @@ class BoundedHttpToolsProtocol(HttpToolsProtocol):
         """Its headers are complete."""
         self._in_head = False
         super().on_headers_complete()
+        if self._ending:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close once what is on its way has come and is answered.
+
+        Uvicorn closes a connection that waits for its next request at once, and so resets the
+        request that its client is just sending.
+        """
+        # Before the first request there is no cycle, whatever its annotation says.
+        is_idle = self.cycle is None or self.cycle.response_complete  # type: ignore[redundant-expr]
+        if self._ending or not is_idle:
+            super().shutdown()
+            return
+        self._ending = True
+        self.loop.call_later(GRACE_S, self.shutdown)

@@ -34,7 +34,13 @@ def connect(settings: Settings) -> Engine:
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(url, pool_pre_ping=True, json_deserializer=_read_json)
+        engine = create_engine(
+            url,
+            pool_pre_ping=True,
+            json_deserializer=_read_json,
+            # What was asked for is nobody's business who reads the log of a failure.
+            hide_parameters=True,
+        )
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _configure_sqlite)
         with engine.connect():

@@ -167,6 +167,21 @@ def test_a_damaged_index_is_not_ready_and_its_path_is_not_told(own_index: Settin
         assert client.get(f"{PARCEL}/state").status_code == 200
 
 
+def test_a_failing_database_puts_nothing_that_was_asked_into_the_log(
+    own_index: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(create_app(api_settings(own_index))) as client:
+        asked = {"filter": "crop:name = 'my-secret'"}
+        assert client.get("/collections/demo/items", params=asked).status_code == 200
+        searcher = client.app.state.searcher.get()  # type: ignore[attr-defined]
+        with searcher.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE parcels RENAME TO gone")
+        response = client.get("/collections/demo/items", params=asked)
+    assert response.status_code == 503
+    assert "parcels" in caplog.text
+    assert "my-secret" not in caplog.text
+
+
 def test_a_generation_published_meanwhile_answers_without_a_restart(
     tmp_path: Path, own_index: Settings, demo_landscape: Landscape, tiny_croma: str
 ) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -136,6 +137,30 @@ def listens(port: int) -> bool:
     except ConnectionRefusedError:
         return False
     return True
+
+
+def ask_until_told_to_close(serving: Serving) -> int:
+    """Answers on one connection, each of which was whole, until the service ends it."""
+    connection = HTTPConnection("127.0.0.1", serving.port, timeout=30)
+    with contextlib.closing(connection):
+        for answered in range(1, 100_000):
+            connection.request("GET", PARCEL)
+            response = connection.getresponse()
+            assert response.status == 200
+            assert json.loads(response.read())["id"]
+            if response.getheader("connection") == "close":
+                return answered
+    raise AssertionError("the service did not end")
+
+
+def test_a_client_that_keeps_asking_is_told_to_go_and_never_cut_off(serve: Serve) -> None:
+    serving = serve()
+    with ThreadPoolExecutor(8) as clients:
+        asking = [clients.submit(ask_until_told_to_close, serving) for _ in range(8)]
+        time.sleep(1)
+        serving.process.send_signal(signal.SIGTERM)
+        assert all(client.result(60) for client in asking)
+    assert serving.process.wait(60) == 0
 
 
 def test_ctrl_c_ends_it_with_exit_code_0(serve: Serve) -> None:
