@@ -7,6 +7,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection, func, select
 
 from indexer.catalog.tables import Embedding, Observation, Parcel
+from retriever.conditions import standing_first
 from retriever.statements import AnyRow
 
 FloatArray = npt.NDArray[np.float32]
@@ -33,13 +34,7 @@ def standing_rows(
     """
     place = func.row_number().over(
         partition_by=Observation.parcel_id,
-        order_by=(
-            Observation.reliable.desc(),
-            Observation.acquired_at.is_(None),
-            Observation.acquired_at.desc(),
-            Observation.id.desc(),
-            Embedding.id.desc(),
-        ),
+        order_by=(*standing_first(), Embedding.id.desc()),
     )
     ranked = (
         select(

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, s
 from sqlalchemy.orm import aliased
 
 from indexer.catalog.tables import Collection, Observation, Parcel
-from retriever.conditions import conditions, within_interval
+from retriever.conditions import conditions, standing_first, within_interval
 from retriever.queries import Interval, ParcelFilter
 from retriever.statements import AnyRow, middle
 
@@ -122,15 +122,7 @@ def _with_observation(statement: Select[*Columns], interval: Interval | None) ->
     """
     seen = aliased(Observation)
     standing = (
-        select(seen.id)
-        .where(seen.parcel_id == Parcel.id)
-        .order_by(
-            seen.reliable.desc(),
-            seen.acquired_at.is_(None),
-            seen.acquired_at.desc(),
-            seen.id.desc(),
-        )
-        .limit(1)
+        select(seen.id).where(seen.parcel_id == Parcel.id).order_by(*standing_first(seen)).limit(1)
     )
     if interval is not None:
         standing = standing.where(*within_interval(interval, seen))

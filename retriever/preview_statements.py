@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, select
 
 from indexer.catalog.tables import Observation
-from retriever.conditions import within_interval
+from retriever.conditions import standing_first, within_interval
 from retriever.queries import Interval
 from retriever.statements import AnyRow
 
@@ -30,12 +30,7 @@ def shown_observation(
             Observation.fingerprint,
         )
         .where(Observation.parcel_id == parcel_row)
-        .order_by(
-            Observation.reliable.desc(),
-            Observation.acquired_at.is_(None),
-            Observation.acquired_at.desc(),
-            Observation.id.desc(),
-        )
+        .order_by(*standing_first())
         .limit(1)
     )
     if interval is not None:

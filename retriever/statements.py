@@ -25,7 +25,7 @@ from sqlalchemy import (
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
 from retriever.attributes import has_name
 from retriever.caseless import is_any
-from retriever.conditions import conditions, touches, within_interval
+from retriever.conditions import conditions, standing_first, touches, within_interval
 from retriever.queries import Bbox, Interval, ParcelFilter
 from retriever.waiting import about_to_wait
 
@@ -337,10 +337,7 @@ def query_vector(
         )
         .order_by(
             is_published.desc(),
-            Observation.reliable.desc(),
-            Observation.acquired_at.is_(None),
-            Observation.acquired_at.desc(),
-            Observation.id.desc(),
+            *standing_first(),
         )
         .limit(1)
     )
