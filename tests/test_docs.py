@@ -57,6 +57,12 @@ def test_readme_names_every_setting_and_no_other() -> None:
     assert set(re.findall(r"PARCELLE_[A-Z_]+", README)) == settings
 
 
+def test_the_containers_can_be_given_every_setting() -> None:
+    compose = (Path(__file__).parents[1] / "docker-compose.yml").read_text()
+    handed_on = set(re.findall(r"^ +(PARCELLE_[A-Z_]+):", compose, flags=re.MULTILINE))
+    assert handed_on == {f"PARCELLE_{name.upper()}" for name in ApiSettings.model_fields}
+
+
 def test_readme_names_every_route_and_no_other() -> None:
     named = set(re.findall(r"(?:GET|POST) (/[^`\s]*)", README))
     application = create_app(ApiSettings(data_dir=Path("nowhere")))

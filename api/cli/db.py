@@ -19,7 +19,7 @@ def upgrade() -> None:
 
     For example:
 
-      PARCELLE_DATABASE_URL=postgresql+psycopg://parcelle@localhost/parcelle parcelle db upgrade
+      PARCELLE_DATABASE_URL=postgresql+psycopg://user@host/name parcelle db upgrade
     """
     from indexer.catalog import database
 

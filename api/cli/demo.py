@@ -27,8 +27,8 @@ def demo(
 ) -> None:
     """Draw a small farm landscape, index it, show similar parcels and a parcel's state.
 
-    It lies in its own folder, DATA_DIR/demo, and touches nothing else. The second time nothing
-    is embedded again.
+    It lies in its own folder, DATA_DIR/demo, and touches nothing else.
+    The second time nothing is embedded again.
 
     For example:
 

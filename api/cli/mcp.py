@@ -11,8 +11,9 @@ def mcp() -> None:
 
       claude mcp add parcelle -- parcelle mcp
 
-    Other clients take the same as JSON: {"mcpServers": {"parcelle": {"command": "parcelle",
-    "args": ["mcp"], "env": {"PARCELLE_DATA_DIR": "/path/to/parcelle-data"}}}}
+    Other clients take the same as JSON: {"mcpServers": {"parcelle":
+    {"command": "parcelle", "args": ["mcp"],
+    "env": {"PARCELLE_DATA_DIR": "/path/to/parcelle-data"}}}}
     """
     import logging
     import signal

@@ -137,6 +137,6 @@ FilterText = Annotated[
         "--filter",
         metavar="CQL2",
         help="Only what fits an expression over properties and attributes, in CQL2: "
-        "\"NDVI > 0.6 AND farm = '17'\".",
+        "\"NDVI > 0.6 AND variety = 'early'\".",
     ),
 ]

@@ -44,10 +44,11 @@ def reindex(
 
       parcelle reindex scenes/ --parcels parcels.gpkg --collection farm-2024
 
-      parcelle reindex EuroSAT/ --bands eurosat --collection eurosat --weights untrained
+      parcelle reindex EuroSAT/ --bands eurosat --weights untrained
 
-    Unchanged parcels are not embedded again; an interrupted run is finished by the next. Exit
-    code 3 means that some inputs were skipped; each is named with its reason.
+    Unchanged parcels are not embedded again; an interrupted run is finished
+    by the next. Exit code 3 means that some inputs were skipped; each is named
+    with its reason.
     """
     from indexer.reindex import ReindexOptions
     from indexer.reindex import reindex as run

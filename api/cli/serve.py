@@ -22,14 +22,14 @@ def serve(
 ) -> None:
     """Answer over HTTP. Without PARCELLE_API_KEYS, only this machine may ask.
 
-    Its log, one JSON object a line, goes to stderr; PARCELLE_LOG_LEVEL=INFO has a line for each
-    request. SIGTERM and Ctrl+C let running requests finish.
+    Its log, one JSON object a line, goes to stderr; PARCELLE_LOG_LEVEL=INFO
+    has a line for each request. SIGTERM and Ctrl+C let running requests finish.
 
     For example:
 
       parcelle serve --port 8080
 
-      curl http://127.0.0.1:8080/collections/demo/items/demo-012/similar?k=5
+      curl 'http://127.0.0.1:8080/collections/demo/items/demo-012/similar?k=5'
 
       PARCELLE_API_KEYS=sesame parcelle serve --host 0.0.0.0 --workers 4
     """
@@ -87,5 +87,6 @@ def _shared_metrics(workers: int) -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="parcelle-metrics-") as folder:
+        # ``api.metrics`` has the name, and loads what must not be loaded before it is set.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         yield

@@ -26,9 +26,9 @@ def state(
 ) -> None:
     """Show how a parcel is doing: each observation, the trend, and how it stands among its kind.
 
-    Unreliable observations, which clouds hide or where too few pixels lie inside, are listed and
-    count for nothing else. Look-alikes and neighbors are parcels of the same crop, observed within
-    15 days and 50 km.
+    Unreliable observations, which clouds hide or where too few pixels lie
+    inside, are listed and count for nothing else. Look-alikes and neighbors are
+    parcels of the same crop, observed within 15 days and 50 km.
 
     For example:
 

@@ -23,6 +23,18 @@ def entity_tag(content: bytes) -> str:
     return f'W/"{hashlib.sha256(content).hexdigest()[:24]}"'
 
 
+def names(if_none_match: str, tag: str) -> bool:
+    """Whether an ``If-None-Match`` header names a tag; weak and strong ones are alike to it.
+
+    Args:
+        if_none_match: The header; empty where there is none.
+        tag: Of the answer that there would be.
+    """
+    if not if_none_match:
+        return False
+    return if_none_match.strip() == "*" or tag.removeprefix("W/") in _TAG.findall(if_none_match)
+
+
 class ConditionalAnswers:
     """Tags successful answers to GET, and answers with 304 where the client has the same.
 
@@ -89,7 +101,7 @@ class _Answer:
         headers = MutableHeaders(raw=list(start["headers"]))
         headers["etag"] = tag
         headers.setdefault("cache-control", self._cache_control)
-        self._is_known = _names(self._known, tag)
+        self._is_known = names(self._known, tag)
         if not self._is_known:
             await self._send({**start, "headers": headers.raw})
             return
@@ -99,10 +111,3 @@ class _Answer:
         status = HTTPStatus.NOT_MODIFIED.value
         await self._send({"type": "http.response.start", "status": status, "headers": kept})
         await self._send({"type": "http.response.body", "body": b""})
-
-
-def _names(known: str, tag: str) -> bool:
-    """Whether ``If-None-Match`` names a tag, weak or strong."""
-    if not known:
-        return False
-    return known.strip() == "*" or tag.removeprefix("W/") in _TAG.findall(known)

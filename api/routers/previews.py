@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
 from api.errors import problem_responses
 from api.features import described
+from api.middleware.conditional import names
 from api.parameters import CollectionName, DatetimeText, ParcelId
 from api.settings import ApiSettings
 from indexer.imagery.preview import Style
@@ -89,12 +90,7 @@ def preview(
         # What needs a key is not for caches that others share.
         "Cache-Control": f"{'private' if settings.api_keys else 'public'}, max-age={MAX_AGE_S}",
     }
-    if _names(if_none_match, tag):
+    # Asked here, too, lest a picture be drawn that nobody needs.
+    if names(if_none_match or "", tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     return Response(shown.draw(), media_type=PNG, headers=headers)
-
-
-def _names(if_none_match: str | None, tag: str) -> bool:
-    """Whether a client has the picture already (RFC 9110, 13.1.2: tags are compared weakly)."""
-    given = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
-    return tag in given or given == ["*"]
