@@ -3,8 +3,8 @@
 import gc
 import importlib.metadata
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -172,16 +172,22 @@ class _McpEndpoint:
         await scope["app"].state.mcp_sessions.handle_request(scope, receive, send)
 
 
-def _spare_the_collector() -> None:
+@contextmanager
+def _spared_by_the_collector() -> Iterator[None]:
     """Have Python look less often for cycles of objects that nobody needs.
 
     It took a fifth of the time of a search: each makes thousands of objects, and every some hundred
     of them had it look through the newest, now and then through all modules of the service.
     """
+    usual = gc.get_threshold()
     gc.collect()
     # What is there by now stays.
     gc.freeze()
-    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS, 10, 10)
+    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS, *usual[1:])
+    yield
+    gc.set_threshold(*usual)
+    # Extension modules complain at the end of what they find frozen.
+    gc.unfreeze()
 
 
 @asynccontextmanager
@@ -196,7 +202,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # They run once, and an application may be started again.
     sessions = http_sessions(create_mcp_server(searcher.get), keys=bool(settings.api_keys))
     app.state.mcp_sessions = sessions
-    _spare_the_collector()
     async with sessions.run():
-        yield
+        with _spared_by_the_collector():
+            yield
     searcher.close()
