@@ -109,6 +109,15 @@ def problem_responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     return described | {"default": {"description": "Any other problem", "content": content}}
 
 
+PROBLEMS_OF_READING: Final = problem_responses(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)
+"""Of the routes that tell of something stored."""
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Have the application answer every error with a problem."""
     app.add_exception_handler(ParcelleError, _on_parcelle_error)

@@ -1,6 +1,5 @@
 """``/clusters``: the parcels of a collection in groups that look alike."""
 
-from http import HTTPStatus
 from typing import Annotated, Final
 
 from anyio import CapacityLimiter, to_thread
@@ -8,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
-from api.errors import problem_responses
+from api.errors import PROBLEMS_OF_READING
 from api.features import described
 from api.parameters import Text
 from retriever.clusters import DEFAULT_CLUSTERS, MAX_CLUSTERS, MIN_CLUSTERS
@@ -68,12 +67,7 @@ _CLUSTERS_SCHEMA: Final = {
 router = APIRouter(
     tags=["clusters"],
     dependencies=[KeyDep, KnownParametersDep],
-    responses=problem_responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    responses=PROBLEMS_OF_READING,
 )
 
 

@@ -5,14 +5,13 @@ https://docs.ogc.org/is/18-058r1/18-058r1.html; part 3, filtering:
 https://docs.ogc.org/is/19-079r2/19-079r2.html; CQL2: https://docs.ogc.org/is/21-065r2/21-065r2.html
 """
 
-from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
-from api.errors import problem_responses
+from api.errors import PROBLEMS_OF_READING
 from api.features import GEOJSON, described
 from api.links import CRS84, base_of, collection_address, link
 from api.parameters import CollectionName
@@ -42,12 +41,6 @@ CONFORMS_TO: Final = (
     f"{_CQL2}/basic-spatial-functions",
 )
 
-_PROBLEMS: Final = problem_responses(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
 _COLLECTION_SCHEMA: Final = {
     "type": "object",
     "required": ["id", "links"],
@@ -76,7 +69,7 @@ _QUERYABLES_SCHEMA: Final = {
 }
 
 router = APIRouter(
-    tags=["collections"], dependencies=[KeyDep, KnownParametersDep], responses=_PROBLEMS
+    tags=["collections"], dependencies=[KeyDep, KnownParametersDep], responses=PROBLEMS_OF_READING
 )
 
 

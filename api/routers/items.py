@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from itertools import chain
 from typing import Annotated, Final
 
@@ -15,7 +14,7 @@ from api.dependencies import (
     known_parameters,
     refuse_unknown_parameters,
 )
-from api.errors import problem_responses
+from api.errors import PROBLEMS_OF_READING
 from api.features import FEATURE_SCHEMA, GEOJSON, described, feature_of, to_json
 from api.filters import equals, filter_from, parameters_of
 from api.links import CONTENT_CRS, CRS84, base_of, collection_address, link
@@ -52,12 +51,7 @@ _ITEMS_SCHEMA: Final = {
 router = APIRouter(
     tags=["collections"],
     dependencies=[KeyDep],
-    responses=problem_responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    responses=PROBLEMS_OF_READING,
 )
 
 

@@ -1,6 +1,5 @@
 """``/collections/{collection}/items/{parcel_id}``: a parcel, its look-alikes, its state."""
 
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
@@ -8,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep, TurnsDep
-from api.errors import problem_responses
+from api.errors import PROBLEMS_OF_READING
 from api.features import (
     FEATURE_SCHEMA,
     GEOJSON,
@@ -31,13 +30,6 @@ from api.parameters import (
 )
 from retriever.listing import ListedParcel
 from retriever.queries import DEFAULT_K, MAX_K, Interval, ParcelFilter
-
-_PROBLEMS: Final = problem_responses(
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.UNAUTHORIZED,
-    HTTPStatus.NOT_FOUND,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
 
 _STATE_SCHEMA: Final = {
     "type": "object",
@@ -65,7 +57,7 @@ router = APIRouter(
     prefix="/collections/{collection}/items",
     tags=["parcels"],
     dependencies=[KeyDep, KnownParametersDep],
-    responses=_PROBLEMS,
+    responses=PROBLEMS_OF_READING,
 )
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
-from api.errors import problem_responses
+from api.errors import PROBLEMS_OF_READING
 from api.features import described
 from api.middleware.conditional import names
 from api.parameters import CollectionName, DatetimeText, ParcelId
@@ -28,12 +28,7 @@ router = APIRouter(
     prefix="/collections/{collection}/items",
     tags=["parcels"],
     dependencies=[KeyDep, KnownParametersDep],
-    responses=problem_responses(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
+    responses=PROBLEMS_OF_READING,
 )
 
 
