@@ -13,12 +13,8 @@ from retriever.finding import check_properties, require_collection
 from retriever.published import OpenGeneration
 from retriever.queries import ParcelFilter
 from retriever.results import Match, Matches
-from retriever.waiting import about_to_wait
 
 FloatArray = npt.NDArray[np.float32]
-
-# Matches that are described in a few milliseconds.
-_FEW = 50
 
 
 def rank(
@@ -48,8 +44,6 @@ def rank(
         NotFoundError: If the filter names a collection that does not exist.
         InvalidInputError: If it names a property that no parcel has.
     """
-    if k > _FEW or not where.is_empty:
-        about_to_wait()
     for name in where.collections:
         require_collection(connection, name)
     check_properties(connection, where)

@@ -45,10 +45,14 @@ from retriever.ranking import rank
 from retriever.results import Matches, iso
 from retriever.state import ParcelFacts, ParcelState
 from retriever.summaries import CollectionSummary
+from retriever.waiting import about_to_wait
 
 FloatArray = npt.NDArray[np.float32]
 
 _ALL = ParcelFilter()
+
+# Matches that are described in a few milliseconds.
+_FEW = 50
 
 
 class ParcelSearcher:
@@ -146,6 +150,7 @@ class ParcelSearcher:
         """
         check_k(k)
         check_examples(like, unlike)
+        _may_take_long(k, where)
         with statements.snapshot(self.engine) as connection:
             parcels = [find_parcel(connection, one, collection) for one in (*like, *unlike)]
             check_one_space(parcels)
@@ -196,6 +201,7 @@ class ParcelSearcher:
         """
         check_k(k)
         unit = _unit(vector)
+        _may_take_long(k, where)
         with statements.snapshot(self.engine) as connection:
             generation = self._published.for_collection(connection, collection)
             _check_space(space, generation.manifest)
@@ -237,6 +243,7 @@ class ParcelSearcher:
         from retriever.query_embedding import embed_chip
 
         check_k(k)
+        about_to_wait()
         with statements.snapshot(self.engine) as connection:
             generation = self._published.for_collection(connection, collection)
             space = get_space(connection, generation.space_id)
@@ -530,6 +537,12 @@ class ParcelSearcher:
         """The generations that answer now, one for each space in use."""
         with statements.snapshot(self.engine) as connection:
             return self._published.all(connection)
+
+
+def _may_take_long(k: int, where: ParcelFilter) -> None:
+    """Say so of a search that a filter goes before, or that describes many matches."""
+    if k > _FEW or not where.is_empty:
+        about_to_wait()
 
 
 def _observed(
