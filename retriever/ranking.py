@@ -13,6 +13,7 @@ from retriever.finding import check_properties, require_collection
 from retriever.published import OpenGeneration
 from retriever.queries import ParcelFilter
 from retriever.results import Match, Matches
+from retriever.waiting import about_to_wait
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -102,6 +103,7 @@ def _best(
             best.append((score, row))
         if len(best) >= k or len(ids) < wanted:
             return best[:k]
+        about_to_wait()
         wanted *= 4
 
 

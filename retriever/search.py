@@ -51,8 +51,8 @@ FloatArray = npt.NDArray[np.float32]
 
 _ALL = ParcelFilter()
 
-# Matches that are described in a few milliseconds.
-_FEW = 50
+# Matches that are described, and examples that are found, in a few milliseconds.
+_FEW_MATCHES, _FEW_EXAMPLES = 50, 5
 
 
 class ParcelSearcher:
@@ -150,7 +150,7 @@ class ParcelSearcher:
         """
         check_k(k)
         check_examples(like, unlike)
-        _may_take_long(k, where)
+        _may_take_long(k, where, examples=len(like) + len(unlike))
         with statements.snapshot(self.engine) as connection:
             parcels = [find_parcel(connection, one, collection) for one in (*like, *unlike)]
             check_one_space(parcels)
@@ -539,9 +539,9 @@ class ParcelSearcher:
             return self._published.all(connection)
 
 
-def _may_take_long(k: int, where: ParcelFilter) -> None:
-    """Say so of a search that a filter goes before, or that describes many matches."""
-    if k > _FEW or not where.is_empty:
+def _may_take_long(k: int, where: ParcelFilter, examples: int = 0) -> None:
+    """Say so of a search that a filter goes before, or that describes or asks with many parcels."""
+    if k > _FEW_MATCHES or examples > _FEW_EXAMPLES or not where.is_empty:
         about_to_wait()
 
 

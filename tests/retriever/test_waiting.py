@@ -67,6 +67,25 @@ def test_what_may_read_much_of_the_catalog_waits(
     assert waits(lambda: question(searcher))
 
 
+def test_many_examples_wait(index: Settings, searcher: ParcelSearcher) -> None:
+    several = [f"e{n}" for n in range(6)]
+    plant(index, [Seen(name, at_cosine(0.9, axis=2 + n)) for n, name in enumerate(several)])
+    searcher.similar_by_id("a")
+    assert waits(lambda: searcher.similar_by_examples(several))
+    assert not waits(lambda: searcher.similar_by_examples(several[:3], several[3:5]))
+
+
+def test_parcels_of_so_many_dates_that_the_search_is_widened_wait(tmp_path: Path) -> None:
+    chosen = settings_in(tmp_path)
+    # The first five matches wanted are all one parcel.
+    often = [Seen("b", at_cosine(0.9), day=f"2023-05-{day:02}") for day in range(1, 9)]
+    plant(chosen, [Seen("a", at_cosine(1)), *often, Seen("c", at_cosine(0.5))])
+    with searching(chosen) as searcher:
+        assert len(searcher.similar_by_id("a", k=2).matches) == 2
+        assert waits(lambda: searcher.similar_by_id("a", k=2))
+        assert not waits(lambda: searcher.similar_by_id("a", k=1))
+
+
 def test_a_question_without_a_free_connection_waits(searcher: ParcelSearcher) -> None:
     searcher.similar_by_id("a")
     taken = [snapshot(searcher.engine) for _ in range(5)]
