@@ -61,6 +61,7 @@ class NotFoundError(ParcelleError, KeyError):
 
     KINDS = frozenset(
         {
+            "cluster-not-found",
             "collection-not-found",
             "file-not-found",
             "generation-not-found",
@@ -89,6 +90,7 @@ class InvalidInputError(ParcelleError, ValueError):
             "invalid-examples",
             "invalid-filter",
             "invalid-k",
+            "invalid-name",
             "invalid-option",
             "invalid-vector",
             "no-imagery",
@@ -108,9 +110,16 @@ class ImageryError(ParcelleError):
             "bands-unknown",
             "duplicate-id",
             "grids-differ",
+            "header-invalid",
+            "labels-invalid",
             "missing-band",
+            "no-contrast",
             "no-crs",
             "no-valid-pixels",
+            "no-wavelengths",
+            "one-band",
+            "size-mismatch",
+            "too-few-pixels",
             "too-large",
             "unreadable",
         }

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
@@ -126,7 +127,7 @@ class Scene:
             shape=grid.shape,
             transform=grid.transform,
             crs=grid.crs,
-            acquired_at=_time(tags) or source.acquired_at,
+            acquired_at=time_in_tags(tags) or source.acquired_at,
             processing_baseline=baseline,
             layer_bands=named,
         )
@@ -351,7 +352,15 @@ def readable(source: ImageSource) -> Iterator[None]:
             # An image without georeference is legal; what needs one checks for it.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
-    except (RasterioError, CRSError, OSError, MemoryError, UnicodeDecodeError) as error:
+    # GDAL's own errors pass through rasterio where it asks for a reference system that is damaged.
+    except (
+        RasterioError,
+        CRSError,
+        CPLE_BaseError,
+        OSError,
+        MemoryError,
+        UnicodeDecodeError,
+    ) as error:
         detail = error.__cause__ or error
         raise ImageryError(
             f"{source.path}: cannot be read as GeoTIFF ({detail}); the file may be truncated or "
@@ -489,7 +498,8 @@ def _tags(path: str) -> dict[str, str]:
         return dict(file.tags())
 
 
-def _time(tags: dict[str, str]) -> datetime | None:
+def time_in_tags(tags: Mapping[str, str]) -> datetime | None:
+    """Acquisition time as a file's metadata tells it, aware UTC; None where it tells none."""
     for name in _TIME_TAGS:
         text = tags.get(name)
         if not text:

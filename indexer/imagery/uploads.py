@@ -11,6 +11,7 @@ import rasterio
 
 from indexer.errors import ImageryError
 from indexer.imagery.chip import Chip
+from indexer.imagery.hardening import ALONE
 from indexer.imagery.reader import ReadingOptions, Scene, check_chip_size, readable
 from indexer.imagery.sources import find_sources
 
@@ -19,13 +20,6 @@ MAX_LAYERS: Final = 64
 
 MAX_BLOCK_BYTES: Final = 64 << 20
 """A file states the size of its blocks, and GDAL allocates one before it looks at the image's."""
-
-# No file beside the upload, and none that it names, is looked at; nothing is asked of a network.
-_ALONE: Final = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_PAM_ENABLED": "NO",
-    "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".none",
-}
 
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME: Final = 120
@@ -43,7 +37,7 @@ def read_upload(content: bytes, name: str, options: ReadingOptions) -> Chip:
         ImageryError: If it is no GeoTIFF, lacks a band, or is larger than a chip may be.
     """
     stem = _UNUSUAL.sub("_", Path(name).stem)[:_MAX_NAME] or "upload"
-    with tempfile.TemporaryDirectory(prefix="parcelle-") as folder, rasterio.Env(**_ALONE):
+    with tempfile.TemporaryDirectory(prefix="parcelle-") as folder, rasterio.Env(**ALONE):
         path = Path(folder) / f"{stem}.tif"
         path.write_bytes(content)
         try:
