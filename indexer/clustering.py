@@ -1,5 +1,8 @@
 """Spherical K-means on unit vectors: centroids from a sample, then a label for every row."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import faiss
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +20,22 @@ _ITERATIONS = 25
 # Rows among which each beginning is chosen: with fewer, small groups are often missed.
 _CANDIDATES = 16
 _ROUNDING = 1e-6
+# Products of an iteration, some 10 ms of one core, below which several threads lose more time to
+# waiting for each other than they save: on a machine that is busy with other work, a hundredfold.
+_ONE_THREAD = 100_000_000
 
 
-def train_centroids(vectors: FloatArray, k: int, seed: int = 0) -> FloatArray:
+def train_centroids(
+    vectors: FloatArray, k: int, seed: int = 0, *, beginnings: int = 1
+) -> FloatArray:
     """Find k directions such that each vector is close to one of them.
 
     Args:
         vectors: Shape ``(n, d)``, unit length; n >= k.
         k: Groups wanted, at least 1.
         seed: Decides where the search begins.
+        beginnings: So many searches are made, and the one whose vectors are closest to their
+            directions is taken: a single one may end where it should not.
 
     Returns:
         Unit length, shape ``(k, d)``; some may be alike where there are fewer different vectors.
@@ -34,6 +44,17 @@ def train_centroids(vectors: FloatArray, k: int, seed: int = 0) -> FloatArray:
         Dhillon and Modha (2001), Machine Learning 42, https://doi.org/10.1023/A:1007612920971;
         its beginning after Arthur and Vassilvitskii (2007), k-means++.
     """
+    random = np.random.default_rng(seed)
+    with _threads_for(vectors.size * k):
+        # The first search does not depend on how many follow.
+        found = [_search(vectors, k, seed, random) for _ in range(beginnings)]
+    return max(found, key=lambda one: one[1])[0]
+
+
+def _search(
+    vectors: FloatArray, k: int, seed: int, random: np.random.Generator
+) -> tuple[FloatArray, float]:
+    """Centroids, and the sum of the cosines to the nearest of them."""
     n, d = vectors.shape
     kmeans = faiss.Kmeans(
         d,
@@ -45,8 +66,8 @@ def train_centroids(vectors: FloatArray, k: int, seed: int = 0) -> FloatArray:
         max_points_per_centroid=n,
         min_points_per_centroid=1,
     )
-    kmeans.train(vectors, init_centroids=_spread(vectors, k, seed))
-    return np.asarray(kmeans.centroids, np.float32).reshape(k, d)
+    kmeans.train(vectors, init_centroids=_spread(vectors, k, random))
+    return np.asarray(kmeans.centroids, np.float32).reshape(k, d), float(kmeans.obj[-1])
 
 
 def nearest_centroids(vectors: FloatArray, centroids: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -85,12 +106,23 @@ def largest_first(labels: IntArray, k: int) -> tuple[IntArray, int]:
     return numbers[labels], int((sizes > 0).sum())
 
 
-def _spread(vectors: FloatArray, k: int, seed: int) -> FloatArray:
+@contextmanager
+def _threads_for(products: int) -> Iterator[None]:
+    """As many threads of FAISS as so much work is worth."""
+    allowed = faiss.omp_get_max_threads()
+    if products < _ONE_THREAD:
+        faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(allowed)
+
+
+def _spread(vectors: FloatArray, k: int, random: np.random.Generator) -> FloatArray:
     """Rows far from each other to begin with: of some drawn by their squared distance, the best.
 
     Rows drawn evenly would come from the largest groups, and leave small ones without any.
     """
-    random = np.random.default_rng(seed)
     chosen = [int(random.integers(len(vectors)))]
     distance = _squared_distances(vectors, vectors[chosen])[:, 0]
     while len(chosen) < k:

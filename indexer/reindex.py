@@ -48,6 +48,7 @@ from indexer.catalog.writing import (
     save_parcels,
     set_vectors,
 )
+from indexer.clusters.assigning import assign_new_vectors
 from indexer.embedding_space import Recipe, describe_space, notes_for, space_digest
 from indexer.encoders.croma import BANDS, IMAGE_PX, CromaEncoder
 from indexer.encoders.weights import Weights, locate_weights
@@ -424,6 +425,8 @@ class _Run:
         folder = self.settings.generations_dir
         if own is not None and own.id == self.space.id and is_current(self.engine, folder, own):
             return self._current_manifest(own)
+        # Before anybody can find them, so that no answer lacks a cluster.
+        assign_new_vectors(self.engine, self.space.id)
         return build_generation(self.engine, folder, self.space.id, self.collection_id)
 
     def _current_manifest(self, space: SpaceRecord | None) -> Manifest | None:

@@ -3,7 +3,9 @@
 ::
 
     collections ──< parcels ──< observations ──< embeddings >── embedding_spaces ──< generations
-         └───────────────── current space ──────────────────────────┘ └─ current generation ┘
+         ├───────────────── current space ──────────────────────────┘ └─ current generation ┘
+         ├─── clusterings ──< clusters ──< cluster_members ─── embeddings
+         └──< unassigned_cluster_names
 """
 
 from datetime import UTC, datetime
@@ -208,3 +210,89 @@ class Generation(Base):
     manifest: Mapped[dict[str, Any]] = mapped_column(JSON)
     """All that is needed to open it, or to refuse it; see ``generations.manifest``."""
     published_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.now())
+
+
+class Clustering(Base):
+    """The groups that a collection's parcels are in: one for each collection, the latest.
+
+    It is of the space that the collection was searched in when it was made. A collection that was
+    embedded anew since keeps it, with the embeddings of that space, until it is grouped again.
+    """
+
+    __tablename__ = "clusterings"
+    # A number that somebody remembers must not come to mean a later clustering.
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), unique=True
+    )
+    space_id: Mapped[int] = mapped_column(ForeignKey("embedding_spaces.id"), index=True)
+    generation_id: Mapped[int] = mapped_column(RowId)
+    """The generation whose vectors were grouped. No foreign key: generations are pruned."""
+    k: Mapped[int]
+    """Groups that were asked for or chosen; as many hold parcels, or fewer."""
+    chosen: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """How k came about; see ``indexer.clusters.choice.Choice.to_dict``."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.now())
+
+
+class Cluster(Base):
+    """One group of parcels that look alike, with the name that an expert gave it."""
+
+    __tablename__ = "clusters"
+    __table_args__ = (UniqueConstraint("clustering_id", "number"), Index(None, "name"))
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    clustering_id: Mapped[int] = mapped_column(ForeignKey("clusterings.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    """1 is the largest."""
+    name: Mapped[str | None] = mapped_column(String(100))
+    """None until an expert gives one; two clusters may bear the same."""
+    centroid: Mapped[bytes] = mapped_column(LargeBinary)
+    """512 little-endian float32, unit length."""
+    parcels: Mapped[int]
+    """Parcels whose standing observation was in it when it was made."""
+
+
+class ClusterMember(Base):
+    """The group of one embedding: the one whose centroid is the nearest.
+
+    Every embedding of the collection in the clustering's space is in one group, also those of
+    observations that do not stand for their parcel.
+    """
+
+    __tablename__ = "cluster_members"
+
+    embedding_id: Mapped[int] = mapped_column(
+        ForeignKey("embeddings.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    cluster_id: Mapped[int] = mapped_column(
+        ForeignKey("clusters.id", ondelete="CASCADE"), index=True
+    )
+    score: Mapped[float] = mapped_column(Float)
+    """Cosine similarity to the centroid."""
+
+
+class UnassignedClusterName(Base):
+    """A name that no group of a new clustering certainly bears; an expert decides."""
+
+    __tablename__ = "unassigned_cluster_names"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    collection_id: Mapped[int] = mapped_column(
+        ForeignKey("collections.id", ondelete="CASCADE"), index=True
+    )
+    name: Mapped[str] = mapped_column(String(100))
+    space_id: Mapped[int] = mapped_column(ForeignKey("embedding_spaces.id"))
+    """The space of the group that bore it last."""
+    centroid: Mapped[bytes] = mapped_column(LargeBinary)
+    """Of that group: 512 little-endian float32, unit length."""
+    parcels: Mapped[int]
+    """Parcels of that group when it was made."""
+    reason: Mapped[str] = mapped_column(String)
+    """Why it was not carried over, in words."""
+    candidates: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    """Groups of the current clustering that it may belong to, the likeliest first; see
+    ``indexer.clusters.matching.Candidate.to_dict``."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.now())

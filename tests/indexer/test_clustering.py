@@ -75,3 +75,18 @@ def test_the_largest_group_is_the_first_and_of_equals_the_one_that_begins_first(
     # Group 2 has three rows; 4 and 0 have two each, and 4 comes first; 1, 3 and 5 have none.
     assert numbers.tolist() == [2, 1, 1, 3, 3, 1, 2]
     assert filled == 3
+
+
+def test_of_several_searches_the_best_is_taken() -> None:
+    # Of three groups the two that share an axis belong together, but some searches end elsewhere.
+    axes = np.eye(32, dtype=np.float32)
+    centers = unit(np.stack([axes[0] + axes[1], axes[0] + axes[2], axes[7]]))
+    vectors = np.repeat(centers, [6, 4, 3], axis=0)
+    apart = [[0] * 10 + [1] * 3, [1] * 10 + [0] * 3]
+
+    def found(seed: int, beginnings: int) -> list[int]:
+        centroids = train_centroids(vectors, 2, seed, beginnings=beginnings)
+        return [int(label) for label in nearest_centroids(vectors, centroids)[0]]
+
+    assert not all(found(seed, 1) in apart for seed in range(20))
+    assert all(found(seed, 10) in apart for seed in range(20))

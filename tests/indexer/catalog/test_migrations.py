@@ -1,25 +1,40 @@
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, event, func, inspect, select
+from sqlalchemy import Connection, Engine, delete, event, func, inspect, select
 
+from indexer.catalog.clusters import (
+    UnassignedName,
+    add_members,
+    replace_clustering,
+    replace_unassigned_names,
+)
 from indexer.catalog.database import downgrade, schema_status, upgrade
-from indexer.catalog.tables import Base, Observation
+from indexer.catalog.tables import Base, Collection, Embedding, Observation, Parcel
 from indexer.catalog.writing import publish_generation
 from tests.indexer.catalog.filling import make_space, record, save, unit_vectors
 
 TABLES = {
+    "cluster_members",
+    "clusterings",
+    "clusters",
     "collections",
     "embedding_spaces",
     "embeddings",
     "generations",
     "observations",
     "parcels",
+    "unassigned_cluster_names",
 }
+
+
+CLUSTER_TABLES = {"cluster_members", "clusterings", "clusters", "unassigned_cluster_names"}
+"""Those that the third revision adds."""
 
 
 def tables_of(engine: Engine) -> set[str]:
@@ -39,6 +54,26 @@ def populate(engine: Engine) -> None:
             collection_id=collection_id,
             manifest={"generation": 1},
         )
+        group(connection, space_id, collection_id)
+
+
+def group(connection: Connection, space_id: int, collection_id: int) -> None:
+    """One cluster that holds the one embedding, and a name that waits."""
+    center = unit_vectors(1)[0]
+    (cluster_id,) = replace_clustering(
+        connection,
+        collection_id,
+        space_id=space_id,
+        generation_id=1,
+        k=2,
+        chosen={"k": 2, "auto": False},
+        clusters=[(center, 1)],
+        names=["winter wheat"],
+    ).values()
+    ids = np.array(connection.scalars(select(Embedding.id)).all(), dtype=np.int64)
+    add_members(connection, ids, np.array([cluster_id]), np.array([0.5], np.float32))
+    waits = UnassignedName("maize", space_id, center, 3, "it vanished", [{"cluster": 1}])
+    replace_unassigned_names(connection, collection_id, [waits])
 
 
 def row_counts(engine: Engine) -> dict[str, int]:
@@ -122,10 +157,42 @@ def test_a_filled_database_of_the_first_revision_is_upgraded_as_it_is(engine: En
     assert "layer_bands" not in columns
     upgrade(engine)
     assert schema_status(engine) == "current"
-    assert set(row_counts(engine).values()) == {1}
+    counts = row_counts(engine)
+    assert {name for name, count in counts.items() if count == 0} == CLUSTER_TABLES
+    assert {counts[name] for name in TABLES - CLUSTER_TABLES} == {1}
     with engine.connect() as connection:
         (kept,) = connection.execute(select(Observation.scene, Observation.layer_bands)).all()
     assert tuple(kept) == ("scene", None)
+
+
+def test_clusters_go_with_their_revision_and_nothing_else_does(engine: Engine) -> None:
+    upgrade(engine)
+    populate(engine)
+    downgrade(engine, "0002")
+    assert tables_of(engine) == TABLES - CLUSTER_TABLES
+    upgrade(engine)
+    counts = row_counts(engine)
+    assert counts == {name: int(name not in CLUSTER_TABLES) for name in TABLES}
+    with engine.begin() as connection:
+        (space_id, collection_id) = connection.execute(
+            select(Collection.space_id, Collection.id)
+        ).one()
+        assert space_id is not None
+        group(connection, space_id, collection_id)
+    assert set(row_counts(engine).values()) == {1}
+
+
+def test_what_a_collection_and_its_embeddings_were_grouped_into_goes_with_them(
+    catalog: Engine,
+) -> None:
+    populate(catalog)
+    with catalog.begin() as connection:
+        connection.execute(delete(Embedding))
+    assert row_counts(catalog)["cluster_members"] == 0
+    with catalog.begin() as connection:
+        connection.execute(delete(Parcel))
+        connection.execute(delete(Collection))
+    assert {row_counts(catalog)[name] for name in CLUSTER_TABLES} == {0}
 
 
 def test_a_column_is_added_without_writing_the_table_anew(engine: Engine) -> None:
@@ -146,7 +213,7 @@ def place_of_observations(engine: Engine) -> int:
         return int(connection.exec_driver_sql(asked).scalar_one())
 
 
-def test_rows_of_embeddings_and_generations_are_numbered_once_and_for_all(
+def test_what_others_refer_to_by_its_number_is_numbered_once_and_for_all(
     catalog: Engine,
 ) -> None:
     if catalog.dialect.name == "sqlite":
@@ -154,10 +221,11 @@ def test_rows_of_embeddings_and_generations_are_numbered_once_and_for_all(
             rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master").all()
         made: dict[str, str] = {name: statement or "" for name, statement in rows}
         numbered = {name for name in TABLES if "AUTOINCREMENT" in made[name].upper()}
-        assert numbered == {"embeddings", "generations"}
+        assert numbered == {"clusterings", "embeddings", "generations"}
     else:
         # A sequence never goes back.
-        ids = [inspect(catalog).get_columns(name)[0] for name in TABLES]
+        own = TABLES - {"cluster_members"}
+        ids = [inspect(catalog).get_columns(name)[0] for name in own]
         assert all("nextval" in str(column["default"]) for column in ids)
 
 
