@@ -7,6 +7,7 @@ from fastapi.responses import Response
 
 from indexer.spectral_indices import INDICES
 from retriever.listing import ListedParcel, StandingObservation
+from retriever.memberships import membership_fields
 from retriever.results import feature, iso
 
 GEOJSON: Final = "application/geo+json"
@@ -56,11 +57,16 @@ def to_json(content: dict[str, Any]) -> bytes:
 def feature_of(listed: ListedParcel) -> dict[str, Any]:
     """A parcel with its attributes, and what was observed when it was last seen well.
 
-    The medians of the spectral indices stand under their names. Where an attribute has a name of
-    ours, ours stands.
+    The medians of the spectral indices stand under their names, beside the stored cluster. Where
+    an attribute has a name of ours, ours stands.
     """
     parcel = listed.parcel
-    properties = {**parcel.attributes, **parcel.to_dict(), **_observed(listed.standing)}
+    properties = {
+        **parcel.attributes,
+        **parcel.to_dict(),
+        **_observed(listed.standing),
+        **membership_fields(listed.cluster),
+    }
     return feature(parcel.parcel_id, parcel.geometry, properties)
 
 

@@ -1,13 +1,14 @@
 """SQL that finds what is grouped: one vector for each parcel of a collection."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Select, Subquery, func, select
 
-from indexer.catalog.tables import Embedding, Observation, Parcel
-from retriever.conditions import standing_first
+from indexer.catalog.standing import standing_embeddings
+from indexer.catalog.tables import Cluster, ClusterMember, Embedding, Observation, Parcel
 from retriever.statements import AnyRow
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,11 +33,48 @@ def standing_rows(
         ``crop_code`` and ``crop_name``, in the order of the parcels' ids; parcels without a
         vector are left out.
     """
-    place = func.row_number().over(
-        partition_by=Observation.parcel_id,
-        order_by=(*standing_first(), Embedding.id.desc()),
+    statement, _ = _standing(space_id, last_id, collection_id)
+    return connection.execute(statement).all()
+
+
+def standing_members(
+    connection: Connection, space_id: int, last_id: int, collection_id: int
+) -> Sequence[AnyRow]:
+    """The same, with the stored cluster of each; those in no cluster are left out.
+
+    Returns:
+        Rows as those of ``standing_rows``, with ``number`` and ``score`` beside.
+    """
+    statement, standing = _standing(space_id, last_id, collection_id)
+    with_clusters = (
+        statement.join(ClusterMember, ClusterMember.embedding_id == standing.c.embedding_id)
+        .join(Cluster, Cluster.id == ClusterMember.cluster_id)
+        .add_columns(Cluster.number, ClusterMember.score)
     )
-    ranked = (
+    return connection.execute(with_clusters).all()
+
+
+def extent_of_members(connection: Connection, clustering_id: int) -> tuple[int, int]:
+    """How many embeddings are in a stored clustering, and the last of them.
+
+    Centers stay, and embeddings do not change in place: the same clustering with as many of them
+    up to the same last one is the same groups.
+    """
+    statement = (
+        select(func.count(), func.coalesce(func.max(ClusterMember.embedding_id), 0))
+        .select_from(ClusterMember)
+        .join(Cluster, Cluster.id == ClusterMember.cluster_id)
+        .where(Cluster.clustering_id == clustering_id)
+    )
+    count, last = connection.execute(statement).one()
+    return int(count), int(last)
+
+
+def _standing(
+    space_id: int, last_id: int, collection_id: int
+) -> tuple[Select[*tuple[Any, ...]], Subquery]:
+    standing = standing_embeddings(collection_id, space_id, last_id)
+    statement: Select[*tuple[Any, ...]] = (
         select(
             Embedding.id.label("row"),
             Embedding.superseded,
@@ -44,21 +82,13 @@ def standing_rows(
             Parcel.parcel_id,
             Parcel.crop_code,
             Parcel.crop_name,
-            place.label("place"),
         )
+        .join_from(standing, Embedding, Embedding.id == standing.c.embedding_id)
         .join(Observation, Observation.id == Embedding.observation_id)
         .join(Parcel, Parcel.id == Observation.parcel_id)
-        .where(
-            Embedding.space_id == space_id,
-            # Not only those in force: what was superseded since the publication still answers.
-            Embedding.id <= last_id,
-            Embedding.vector.is_not(None),
-            Parcel.collection_id == collection_id,
-        )
-        .subquery()
+        .order_by(Parcel.parcel_id)
     )
-    statement = select(ranked).where(ranked.c.place == 1).order_by(ranked.c.parcel_id)
-    return connection.execute(statement).all()
+    return statement, standing
 
 
 def vectors_of_rows(connection: Connection, rows: Sequence[int]) -> Iterator[FloatArray]:

@@ -1,7 +1,5 @@
 """A filter's conditions in SQL, over collections, parcels and observations."""
 
-from typing import Any
-
 from sqlalchemy import ColumnElement, Connection, and_, or_
 
 from indexer.catalog.tables import Collection, Observation, Parcel
@@ -53,21 +51,6 @@ def touches(bbox: Bbox) -> ColumnElement[bool]:
     if bbox.west <= bbox.east:
         return and_(Parcel.west <= bbox.east, Parcel.east >= bbox.west, latitude)
     return and_(or_(Parcel.east >= bbox.west, Parcel.west <= bbox.east), latitude)
-
-
-def standing_first(
-    observation: type[Observation] = Observation,
-) -> tuple[ColumnElement[Any], ...]:
-    """An order of a parcel's observations: the one that stands for it comes first.
-
-    That is the latest reliable one, else the latest; those without a time come last.
-    """
-    return (
-        observation.reliable.desc(),
-        observation.acquired_at.is_(None),
-        observation.acquired_at.desc(),
-        observation.id.desc(),
-    )
 
 
 def within_interval(

@@ -7,8 +7,10 @@ from typing import TypeVarTuple
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, literal, select, tuple_
 from sqlalchemy.orm import aliased
 
+from indexer.catalog.standing import standing_first
 from indexer.catalog.tables import Collection, Observation, Parcel
-from retriever.conditions import conditions, standing_first, within_interval
+from retriever.conditions import conditions, within_interval
+from retriever.memberships import with_membership
 from retriever.queries import Interval, ParcelFilter
 from retriever.statements import AnyRow, middle
 
@@ -43,7 +45,7 @@ def list_parcels(
         The page; nothing where ``after`` is no longer there.
     """
     statement = (
-        _listed(_described(), chosen, connection)
+        with_membership(_listed(_described(), chosen, connection))
         .order_by(Parcel.collection_id, Parcel.parcel_id)
         .limit(limit)
     )
@@ -70,7 +72,7 @@ def _follows(last: AnyRow, *, within_one: bool) -> ColumnElement[bool]:
 
 def parcel_of_row(connection: Connection, row: int) -> AnyRow:
     """A parcel as ``list_parcels`` gives it."""
-    statement = _with_observation(_described(), None).where(Parcel.id == row)
+    statement = with_membership(_with_observation(_described(), None)).where(Parcel.id == row)
     return connection.execute(statement).one()
 
 

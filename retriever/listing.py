@@ -8,6 +8,7 @@ from typing import Any, Self
 import shapely
 
 from retriever.cql2.shapes import shape_of
+from retriever.memberships import Membership, membership_fields
 from retriever.queries import Bbox
 from retriever.results import iso
 from retriever.state import ParcelFacts
@@ -27,6 +28,7 @@ class StandingObservation:
     reliable: bool
     medians: dict[str, float]
     """Median of each spectral index over the valid pixels, unitless."""
+    cluster: Membership | None = None
 
     @classmethod
     def from_row(cls, row: AnyRow) -> Self:
@@ -37,6 +39,7 @@ class StandingObservation:
             valid_fraction=row.valid_fraction,
             reliable=row.reliable,
             medians={name: summary["median"] for name, summary in row.indices.items()},
+            cluster=Membership.from_row(row),
         )
 
 
@@ -69,6 +72,11 @@ class ListedParcel:
             standing=None if row.scene is None else StandingObservation.from_row(row),
         )
 
+    @property
+    def cluster(self) -> Membership | None:
+        """Of the observation that stands for it."""
+        return None if self.standing is None else self.standing.cluster
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
         return {
@@ -78,6 +86,7 @@ class ListedParcel:
             "latitude": None if self.latitude is None else round(self.latitude, 6),
             "observations": self.observations,
             "datetime": iso(self.latest),
+            **membership_fields(self.cluster),
         }
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from retriever.memberships import Membership, membership_fields
 from retriever.results import iso
 from retriever.statements import AnyRow
 
@@ -23,11 +24,16 @@ class ObservedState:
     cloud_cover_percent: float | None
     reliable: bool
     indices: dict[str, dict[str, float]]
+    cluster: Membership | None = None
+    """None where it is in no stored cluster."""
 
     @classmethod
     def from_row(cls, row: AnyRow) -> "ObservedState":
-        """From a row of the observations."""
-        return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
+        """From a row of the observations with their clusters."""
+        stored = {
+            name: getattr(row, name) for name in cls.__dataclass_fields__ if name != "cluster"
+        }
+        return cls(**stored, cluster=Membership.from_row(row))
 
     @property
     def medians(self) -> dict[str, float]:
@@ -48,4 +54,5 @@ class ObservedState:
             "cloud_cover_percent": None if cloud is None else round(cloud, 1),
             "reliable": self.reliable,
             "indices": self.indices,
+            **membership_fields(self.cluster),
         }

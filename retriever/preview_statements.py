@@ -2,8 +2,9 @@
 
 from sqlalchemy import Connection, select
 
+from indexer.catalog.standing import standing_first
 from indexer.catalog.tables import Observation
-from retriever.conditions import standing_first, within_interval
+from retriever.conditions import within_interval
 from retriever.queries import Interval
 from retriever.statements import AnyRow
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from retriever import statements
 from retriever.finding import check_properties, require_collection
+from retriever.memberships import Membership
 from retriever.published import OpenGeneration
 from retriever.queries import ParcelFilter
 from retriever.results import Match, Matches
@@ -125,4 +126,5 @@ def _match(place: int, score: float, row: statements.AnyRow) -> Match:
         if row.superseded
         else {name: summary["median"] for name, summary in row.indices.items()},
         geometry=None if row.geometry is None else shapely.from_wkb(row.geometry),
+        cluster=None if row.superseded else Membership.from_row(row),
     )

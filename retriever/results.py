@@ -8,6 +8,8 @@ import orjson
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from retriever.memberships import Membership, membership_fields
+
 
 @dataclass(frozen=True)
 class Match:
@@ -32,6 +34,9 @@ class Match:
     where its pixels have been replaced since the generation was published."""
     geometry: BaseGeometry | None
     """Longitude and latitude; None for images without a reference system."""
+    cluster: Membership | None = None
+    """None where that observation is in no stored cluster, and where its pixels have been replaced
+    since."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, without the geometry."""
@@ -48,6 +53,7 @@ class Match:
             "valid_fraction": round(self.valid_fraction, 4),
             "reliable": self.reliable,
             "medians": {name: round(value, 4) for name, value in self.medians.items()},
+            **membership_fields(self.cluster),
         }
 
 

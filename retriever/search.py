@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 
 from indexer.catalog.database import open_catalog
 from indexer.catalog.reading import collection_names, get_space
+from indexer.clusters.naming import check_name, name_cluster
 from indexer.embedding_space import describe_space, notes_for
 from indexer.errors import GenerationMismatchError, InvalidInputError, NotFoundError, StorageError
 from indexer.generations.manifest import Manifest
@@ -520,18 +521,46 @@ class ParcelSearcher:
                 size_px=size_px,
             )
 
-    def clusters(self, collection: str, *, k: int = DEFAULT_CLUSTERS) -> Clusters:
+    def clusters(self, collection: str, *, k: int | None = None) -> Clusters:
         """The parcels of a collection in groups that look alike.
 
         Args:
             collection: The collection.
-            k: Groups wanted, 2 to 50, and no more than there are parcels with a vector.
+            k: None for the stored clusters, with their names; where there are none, for
+                ``DEFAULT_CLUSTERS`` of the moment. A number for as many of the moment, 2 to 50 and
+                no more than there are parcels with a vector; those have no names.
 
         Raises:
             NotFoundError: If there is no such collection, or nothing is published.
             InvalidInputError: If k is out of range.
         """
-        return self._clusterings.of(self.engine, self._published, collection, k)
+        stored = self._clusterings.stored(self.engine, collection) if k is None else None
+        if stored is not None:
+            return stored
+        groups = DEFAULT_CLUSTERS if k is None else k
+        return self._clusterings.of(self.engine, self._published, collection, groups)
+
+    def name_cluster(
+        self, collection: str, number: int, name: str | None, *, clustering: int | None = None
+    ) -> str | None:
+        """Give a stored cluster a name, which every process tells from the next question on.
+
+        Args:
+            collection: The collection.
+            number: The cluster's number.
+            name: 1 to 100 characters; None takes the name away.
+            clustering: The clustering that the number is of; None for the current one.
+
+        Returns:
+            The name as it is stored.
+
+        Raises:
+            NotFoundError: If there is no such collection or cluster, or it was grouped anew since.
+            InvalidInputError: If the name is none (``invalid-name``).
+        """
+        checked = None if name is None else check_name(name)
+        name_cluster(self.engine, collection, number, checked, clustering_id=clustering)
+        return checked
 
     def generations(self) -> list[OpenGeneration]:
         """The generations that answer now, one for each space in use."""

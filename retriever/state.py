@@ -8,6 +8,7 @@ from shapely.geometry.base import BaseGeometry
 
 from indexer.spectral_indices import INDICES
 from retriever.history import Change, Gaps, Peak, Reliability, Trend
+from retriever.memberships import Membership, membership_fields
 from retriever.observed import ObservedState
 from retriever.peers import Peers
 from retriever.statements import AnyRow
@@ -71,6 +72,18 @@ class ParcelState:
     notes: tuple[str, ...] = ()
     """What must be said beside the answer."""
 
+    @property
+    def standing(self) -> ObservedState | None:
+        """The observation that stands for the parcel: the latest reliable one, else the latest."""
+        some = [seen for seen in self.observations if seen.reliable] or self.observations
+        dated = [seen for seen in some if seen.acquired_at is not None]
+        return next(reversed(dated or some), None)
+
+    @property
+    def cluster(self) -> Membership | None:
+        """Of the observation that stands for the parcel; None where that is in no cluster."""
+        return None if self.standing is None else self.standing.cluster
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form; spectral indices are unitless, areas in square meters, times in UTC."""
         present = {name for seen in self.observations for name in seen.indices}
@@ -85,6 +98,7 @@ class ParcelState:
             **self.parcel.to_dict(),
             "attributes": self.parcel.attributes,
             "observations": [seen.to_dict() for seen in self.observations],
+            **membership_fields(self.cluster),
             "reliability": self.reliability.to_dict(),
             **{name: None if part is None else part.to_dict() for name, part in parts.items()},
             "formulas": {name: index.formula for name, index in INDICES.items() if name in present},

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVarTuple
+from typing import Any, Final, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,15 +17,18 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     not_,
     or_,
     select,
 )
 
+from indexer.catalog.standing import standing_first
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
 from retriever.attributes import has_name
 from retriever.caseless import is_any
-from retriever.conditions import conditions, standing_first, touches, within_interval
+from retriever.conditions import conditions, touches, within_interval
+from retriever.memberships import with_membership
 from retriever.queries import Bbox, Interval, ParcelFilter
 from retriever.waiting import about_to_wait
 
@@ -116,30 +119,10 @@ def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRo
     Ids that are gone are left out, and those of collections that are searched in another space
     by now.
     """
-    statement = _joined(
-        select(
-            Embedding.id.label("row"),
-            Embedding.superseded,
-            Collection.name.label("collection"),
-            Parcel.collection_id,
-            Parcel.id.label("parcel_row"),
-            Parcel.parcel_id,
-            Parcel.crop_code,
-            Parcel.crop_name,
-            Parcel.area_m2,
-            Parcel.geometry,
-            *middle(),
-            Observation.acquired_at,
-            Observation.scene,
-            Observation.valid_fraction,
-            Observation.reliable,
-            Observation.indices,
-        )
-    )
     described: dict[int, AnyRow] = {}
     for start in range(0, len(ids), _MAX_IDS):
-        some = statement.where(Embedding.id.in_(ids[start : start + _MAX_IDS]))
-        described.update({row.row: row for row in connection.execute(some)})
+        some = {"ids": ids[start : start + _MAX_IDS]}
+        described.update({row.row: row for row in connection.execute(_DESCRIBED, some)})
     return described
 
 
@@ -366,9 +349,9 @@ def vectors_of(
 def observations_of(
     connection: Connection, parcel_row: int, interval: Interval | None
 ) -> Sequence[AnyRow]:
-    """A parcel's observations in order of time; those without a time come last."""
+    """A parcel's observations in order of time, with their clusters; undated ones come last."""
     statement = (
-        select(Observation.__table__)
+        with_membership(select(Observation.__table__).join(Parcel))
         .where(Observation.parcel_id == parcel_row)
         .order_by(Observation.acquired_at.is_(None), Observation.acquired_at, Observation.scene)
     )
@@ -437,3 +420,28 @@ def known_ids(connection: Connection, words: Sequence[str], collection: str | No
     if collection is not None:
         statement = statement.join(Collection).where(Collection.name == collection)
     return set(connection.scalars(statement))
+
+
+# Built once: it is asked in every search, and to build it takes longer than the database does.
+_DESCRIBED: Final = with_membership(
+    _joined(
+        select(
+            Embedding.id.label("row"),
+            Embedding.superseded,
+            Collection.name.label("collection"),
+            Parcel.collection_id,
+            Parcel.id.label("parcel_row"),
+            Parcel.parcel_id,
+            Parcel.crop_code,
+            Parcel.crop_name,
+            Parcel.area_m2,
+            Parcel.geometry,
+            *middle(),
+            Observation.acquired_at,
+            Observation.scene,
+            Observation.valid_fraction,
+            Observation.reliable,
+            Observation.indices,
+        )
+    ).where(Embedding.id.in_(bindparam("ids", expanding=True)))
+)

@@ -6,9 +6,10 @@ from typing import Any, Final, Literal
 from sqlalchemy import ColumnElement, Connection
 from sqlalchemy.orm import InstrumentedAttribute
 
-from indexer.catalog.tables import Collection, Observation, Parcel
+from indexer.catalog.tables import Cluster, ClusterMember, Collection, Observation, Parcel
 from indexer.spectral_indices import INDICES
 from retriever.attributes import kinds_of_attributes
+from retriever.memberships import of_observation
 
 Kind = Literal["text", "number", "boolean", "time", "geometry"]
 
@@ -49,6 +50,9 @@ class Property:
     column: Column
     """In statements that join each parcel's collection and one observation."""
     queryable: Queryable
+    of_cluster: Column | None = None
+    """Of ``Cluster``, where it says something of the observation's: few rows to look through, from
+    which an index leads to the observations."""
 
 
 def _text(column: Column, name: str, title: str, about: str, role: str | None = None) -> Property:
@@ -57,6 +61,11 @@ def _text(column: Column, name: str, title: str, about: str, role: str | None = 
 
 def _number(column: Column, name: str, title: str, about: str) -> Property:
     return Property("number", column, Queryable(name, title, about, "number"))
+
+
+def _of_cluster(kind: Kind, column: Column, name: str, title: str, about: str) -> Property:
+    found = Queryable(name, title, about, "string" if kind == "text" else "number")
+    return Property(kind, of_observation(column), found, of_cluster=column)
 
 
 _FIXED = (
@@ -123,6 +132,26 @@ _FIXED = (
             f"Median over the parcel's valid pixels, unitless: {index.formula}.",
         )
         for index in INDICES.values()
+    ),
+    _of_cluster(
+        "text",
+        Cluster.name,
+        "cluster",
+        "Cluster",
+        "Name that an expert gave to the observation's cluster of parcels that look alike.",
+    ),
+    _of_cluster(
+        "number",
+        Cluster.number,
+        "cluster:number",
+        "Number of the cluster",
+        "Number of that cluster in its collection, 1 for the largest when they were made.",
+    ),
+    _number(
+        of_observation(ClusterMember.score),
+        "cluster:score",
+        "Closeness to the cluster",
+        "Cosine similarity of the observation to the center of that cluster, -1 to 1.",
     ),
 )
 

@@ -5,7 +5,7 @@ neither it nor its negation holds. No value of the caller's is part of a stateme
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -50,8 +50,12 @@ from retriever.cql2.nodes import (
 )
 from retriever.cql2.patterns import fits, parts_of
 from retriever.cql2.properties import PROPERTIES, Column, Kind
+from retriever.memberships import observations_where
 
 Condition = ColumnElement[bool]
+
+_Values = Callable[[Kind], ColumnElement[Any]]
+"""The values of a kind that a property has; NULL where it has none."""
 
 _MANY = 10_000
 """Geometries that are looked at together."""
@@ -105,31 +109,39 @@ class _Translation:
                 return not_(self.of(node.part, negated=not negated))
             case Intersects():
                 return self._intersects(node.shape, negated=negated)
-        return self._condition(node)
-
-    def _condition(self, node: Comparison | OneOf | Like | Missing | Temporal) -> Condition:
-        match node:
-            case Comparison():
-                return self._comparison(node)
-            case OneOf():
-                return self._one_of(node)
-            case Like():
-                text = self._column(node.name, "text")
-                return fits(text, parts_of(node.pattern), self._dialect, caseless=node.caseless)
             case Missing():
                 known = PROPERTIES.get(node.name)
                 return lacks(node.name, self._dialect) if known is None else known.column.is_(None)
-        return _temporal(node)
+            case Temporal():
+                return _temporal(node)
+        return self._held(node, negated=negated)
+
+    def _held(self, node: Comparison | OneOf | Like, *, negated: bool) -> Condition:
+        """Whether a property fits, by way of the clusters where it is theirs."""
+        known = PROPERTIES.get(node.name)
+        if known is None or known.of_cluster is None or negated:
+            return self._fits(node, self._values_of(node.name))
+        # What is in no cluster is left out, which where nothing negates is as good as unknown.
+        column = type_coerce(known.of_cluster, known.of_cluster.type)
+        return Observation.id.in_(observations_where(self._fits(node, lambda _: column)))
+
+    def _fits(self, node: Comparison | OneOf | Like, values: _Values) -> Condition:
+        match node:
+            case Comparison():
+                return self._comparison(node, values)
+            case OneOf():
+                return self._one_of(node, values)
+        return fits(values("text"), parts_of(node.pattern), self._dialect, caseless=node.caseless)
 
     # Values ----------------------------------------------------------------------------------
 
-    def _column(self, name: str, kind: Kind) -> ColumnElement[Any]:
-        """The values of a kind that a property has; NULL where it has none."""
+    def _values_of(self, name: str) -> _Values:
         known = PROPERTIES.get(name)
         if known is not None:
-            return type_coerce(known.column, known.column.type)
-        read = {"text": text_of, "number": number_of, "boolean": truth_of}[kind]
-        return read(name, self._dialect)
+            column = type_coerce(known.column, known.column.type)
+            return lambda _: column
+        read = {"text": text_of, "number": number_of, "boolean": truth_of}
+        return lambda kind: read[kind](name, self._dialect)
 
     def _bound(self, name: str, value: Scalar) -> Any:  # noqa: ANN401 - whatever SQL compares
         """A value as the column of its kind compares it without loss."""
@@ -144,9 +156,9 @@ class _Translation:
         # SQLite a list would have the type of its first value, and 0.5 would round what follows.
         return Decimal(repr(value)) if self._exact else literal(value)
 
-    def _comparison(self, node: Comparison) -> Condition:
+    def _comparison(self, node: Comparison, values: _Values) -> Condition:
         kind = _kind(node.value)
-        column = self._column(node.name, kind)
+        column = values(kind)
         if node.caseless:
             same = self._same_text(column, str(node.value))
             return same if node.op == "=" else not_(same)
@@ -155,14 +167,14 @@ class _Translation:
             column = type_coerce(column, String).collate("C")
         return _compared(node.op, column, self._bound(node.name, node.value))
 
-    def _one_of(self, node: OneOf) -> Condition:
+    def _one_of(self, node: OneOf, values: _Values) -> Condition:
         if node.caseless:
-            column = self._column(node.name, "text")
+            column = values("text")
             return or_(*(self._same_text(column, str(value)) for value in node.values))
         kinds = dict.fromkeys(map(_kind, node.values))
         return or_(
             *(
-                self._column(node.name, kind).in_(
+                values(kind).in_(
                     [self._bound(node.name, value) for value in node.values if _kind(value) == kind]
                 )
                 for kind in kinds

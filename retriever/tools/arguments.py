@@ -71,7 +71,8 @@ FilterText = Annotated[
         max_length=MAX_FILTER,
         description="Only what fits an expression in CQL2 text, for example: NDVI > 0.6 AND "
         "metrics:area > 20000 AND crop:name LIKE '%wheat%'. It may name id, crop:code, crop:name, "
-        "metrics:area (m2), datetime, reliable, valid_fraction, spectral indices (medians) and "
+        "metrics:area (m2), datetime, reliable, valid_fraction, spectral indices (medians), "
+        "cluster (the name that an expert gave to a group of look-alikes), cluster:number and "
         "attributes.",
     ),
 ]

@@ -19,6 +19,8 @@ from retriever.tools.budget import TOKENS, fitted
 from retriever.tools.definition import Answer, ToolDefinition
 from retriever.tools.schemas import CompareArtifact
 from retriever.tools.wording import (
+    cluster,
+    cluster_of,
     crop,
     day,
     declared,
@@ -84,7 +86,13 @@ def _head(comparison: Comparison, *, detailed: bool) -> list[str]:
 
 def _columns(comparison: Comparison) -> list[str]:
     collection = ["collection"] if _in_several(comparison) else []
-    return ["number", "id", *collection, "crop", "seen", "NDVI", "NDMI", "NDVI per day"]
+    grouped = ["cluster"] if _has_clusters(comparison) else []
+    return ["number", "id", *collection, "crop", *grouped, "seen", "NDVI", "NDMI", "NDVI per day"]
+
+
+def _has_clusters(comparison: Comparison) -> bool:
+    seen = [one.observation for one in comparison.parcels]
+    return any(one is not None and one.cluster is not None for one in seen)
 
 
 def _in_several(comparison: Comparison) -> bool:
@@ -98,6 +106,8 @@ def _concise(one: Compared, comparison: Comparison) -> str:
         *([quoted_name(parcel.collection)] if _in_several(comparison) else []),
         declared(parcel.crop_name, parcel.crop_code),
     ]
+    if _has_clusters(comparison):
+        fields.append(cluster(None if seen is None else seen.cluster))
     if seen is None:
         return ",".join([*fields, "never seen reliably"])
     medians = [
@@ -114,6 +124,7 @@ def _detailed(one: Compared) -> str:
     if seen is None:
         parts.append("never seen reliably")
     else:
+        parts += cluster_of(seen.cluster)
         shown = index_values(seen.medians, tuple(seen.medians))
         parts.append(f"seen {day(seen.acquired_at)}: {shown}")
     if one.trend is not None:

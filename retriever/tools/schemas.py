@@ -46,6 +46,17 @@ class Key(Part):
     id: str
 
 
+class Grouped(Part):
+    """The stored cluster of look-alikes that an observation is in; null where there is none."""
+
+    cluster: Annotated[str | None, Field(description="Name that an expert gave to it.")]
+    cluster_number: Annotated[int | None, Field(alias="cluster:number")]
+    cluster_score: Annotated[
+        Annotated[float, Field(ge=-1, le=1)] | None,
+        Field(alias="cluster:score", description="Cosine similarity to the cluster's center."),
+    ]
+
+
 class Parcel(Key):
     """What is declared of a parcel."""
 
@@ -74,7 +85,7 @@ class Query(Example):
     unlike: list[Example] | None = None
 
 
-class Match(Parcel):
+class Match(Parcel, Grouped):
     """A parcel that looks alike."""
 
     rank: int
@@ -109,7 +120,7 @@ class Summary(Part):
     p90: float
 
 
-class Observation(Part):
+class Observation(Grouped):
     """What one scene shows of a parcel."""
 
     datetime: Time
@@ -236,7 +247,7 @@ class Peers(Part):
     crop: CropVote
 
 
-class StateArtifact(Parcel):
+class StateArtifact(Parcel, Grouped):
     """Of ``get_parcel_state``."""
 
     attributes: dict[str, Any]
@@ -256,7 +267,7 @@ class StateArtifact(Parcel):
 # search_parcels ------------------------------------------------------------------------------
 
 
-class Listed(Parcel):
+class Listed(Parcel, Grouped):
     """A stored parcel."""
 
     attributes: dict[str, Any]

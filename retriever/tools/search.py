@@ -30,6 +30,8 @@ from retriever.tools.cursor import check_version, question_of, read_cursor
 from retriever.tools.definition import Answer, ToolDefinition
 from retriever.tools.schemas import SearchArtifact
 from retriever.tools.wording import (
+    cluster,
+    cluster_of,
     crop,
     day,
     declared,
@@ -103,7 +105,7 @@ def _answer(searcher: ParcelSearcher, arguments: SearchArguments) -> Answer:
     def tail(told: int) -> list[str]:
         return [_step_after(page, following(told))]
 
-    lines = [_detailed(one) if detailed else _concise(one) for one in page.parcels]
+    lines = [_detailed(one) if detailed else _concise(one, page) for one in page.parcels]
     text = fitted(_head(page, detailed=detailed), lines, tail, arguments.response_format)
     # A program that pages by artifacts goes on after all of it, the model after what it was told.
     place = following(len(page.parcels))
@@ -115,16 +117,26 @@ def _head(page: ParcelList, *, detailed: bool) -> list[str]:
     if not page.matched:
         return ["No stored parcel fits."]
     title = "1 stored parcel fits." if page.matched == 1 else f"{count} stored parcels fit."
-    return [title] if detailed else [title, "id,collection,crop,hectares,last seen"]
+    return [title] if detailed else [title, ",".join(_columns(page))]
 
 
-def _concise(one: ListedParcel) -> str:
+def _columns(page: ParcelList) -> list[str]:
+    grouped = ["cluster"] if _has_clusters(page) else []
+    return ["id", "collection", "crop", *grouped, "hectares", "last seen"]
+
+
+def _has_clusters(page: ParcelList) -> bool:
+    return any(one.cluster is not None for one in page.parcels)
+
+
+def _concise(one: ListedParcel, page: ParcelList) -> str:
     parcel = one.parcel
     return ",".join(
         [
             quoted_id(parcel.parcel_id),
             quoted_name(parcel.collection),
             declared(parcel.crop_name, parcel.crop_code),
+            *([cluster(one.cluster)] if _has_clusters(page) else []),
             "unknown" if parcel.area_m2 is None else f"{parcel.area_m2 / 10_000:.2f}",
             "never" if not one.observations else day(one.latest),
         ]
@@ -148,6 +160,7 @@ def _detailed(one: ListedParcel) -> str:
     rest = f" and {more} more attributes" if more > 0 else ""
     parts = [
         crop(parcel.crop_name, parcel.crop_code),
+        *cluster_of(one.cluster),
         hectares(parcel.area_m2),
         place,
         seen if one.observations else "never observed",

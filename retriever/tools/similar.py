@@ -32,6 +32,8 @@ from retriever.tools.cursor import check_version, question_of, read_cursor
 from retriever.tools.definition import Answer, ToolDefinition
 from retriever.tools.schemas import SimilarArtifact
 from retriever.tools.wording import (
+    cluster,
+    cluster_of,
     crop,
     day,
     declared,
@@ -150,7 +152,12 @@ def _filtered(conditions: dict[str, Any]) -> str:
 
 def _columns(page: Matches) -> list[str]:
     collection = ["collection"] if _in_several(page) else []
-    return ["id", *collection, "crop", "score", "seen"]
+    grouped = ["cluster"] if _has_clusters(page) else []
+    return ["id", *collection, "crop", *grouped, "score", "seen"]
+
+
+def _has_clusters(page: Matches) -> bool:
+    return any(match.cluster is not None for match in page.matches)
 
 
 def _in_several(page: Matches) -> bool:
@@ -162,6 +169,7 @@ def _concise(match: Match, page: Matches) -> str:
         quoted_id(match.parcel_id),
         *([quoted_name(match.collection)] if _in_several(page) else []),
         declared(match.crop_name, match.crop_code),
+        *([cluster(match.cluster)] if _has_clusters(page) else []),
         f"{match.score:.3f}",
         day(match.acquired_at) + ("" if match.reliable else " not reliable"),
     ]
@@ -171,6 +179,7 @@ def _concise(match: Match, page: Matches) -> str:
 def _detailed(match: Match) -> str:
     parts = [
         f"score {match.score:.3f}",
+        *cluster_of(match.cluster),
         f"seen {day(match.acquired_at)}",
         f"{100 * match.valid_fraction:.0f} % valid",
         "reliable" if match.reliable else "not reliable",

@@ -23,6 +23,7 @@ from retriever.tools.cursor import check_version, question_of, read_cursor
 from retriever.tools.definition import Answer, ToolDefinition
 from retriever.tools.schemas import StateArtifact
 from retriever.tools.wording import (
+    cluster,
     crop,
     day,
     declared,
@@ -100,6 +101,7 @@ def summary_lines(state: ParcelState, *, detailed: bool) -> list[str]:
         Sentences, the most telling first.
     """
     return [
+        *_cluster(state),
         _trend(state.trend),
         *([] if state.peers is None else _peers(state.peers, state.parcel, detailed=detailed)),
         *([] if state.peak is None else [_peak(state.peak)]),
@@ -112,6 +114,16 @@ def _provenance(state: ParcelState) -> list[str]:
     return [
         *([] if state.space is None else [source(state.generation, state.space)]),
         *(f"Note: {note}" for note in state.notes),
+    ]
+
+
+def _cluster(state: ParcelState) -> list[str]:
+    seen = state.standing
+    if seen is None or seen.cluster is None:
+        return []
+    told = cluster(seen.cluster)
+    return [
+        f"Cluster: {told} (cosine to its center {seen.cluster.score:.2f}, {day(seen.acquired_at)})."
     ]
 
 
@@ -232,7 +244,8 @@ GET_PARCEL_STATE = ToolDefinition(
     description=(
         "Tell what satellite images measured on one agricultural parcel and how it is doing: NDVI "
         "and NDMI date by date, trend, peak, last change, how it stands among parcels of its crop "
-        "at the same time, and whether its look-alikes grow what it declares. Unreliable "
+        "at the same time, the named cluster of look-alikes that it is in, and whether its "
+        "look-alikes grow what it declares. Unreliable "
         f"observations are marked. At most {TOKENS['concise']} tokens, detailed "
         f"{TOKENS['detailed']}."
     ),

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from retriever.memberships import Membership
 from retriever.quoting import cleaned
 from retriever.tools.budget import shortened
 
@@ -39,6 +40,18 @@ def declared(name: str | None, code: str | None) -> str:
 def crop(name: str | None, code: str | None) -> str:
     """A declared crop in a sentence."""
     return f"crop {declared(name, code)}"
+
+
+def cluster(found: Membership | None) -> str:
+    """A stored cluster in a column of its own: its name, else its number."""
+    if found is None:
+        return "none"
+    return f"number {found.number}" if found.name is None else quoted_name(found.name)
+
+
+def cluster_of(found: Membership | None) -> list[str]:
+    """A stored cluster in a sentence; nothing where there is none."""
+    return [] if found is None else [f"cluster {cluster(found)}"]
 
 
 def day(moment: datetime | None) -> str:

@@ -1,7 +1,8 @@
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,16 @@ from jsonschema import validate
 
 from api.app import create_app
 from api.routers import clusters
+from api.settings import ApiSettings
 from indexer.embedding_space import UNTRAINED_NOTE
 from indexer.landscape import Landscape
 from indexer.settings import Settings
 from retriever.clusters import Clusters
 from retriever.search import ParcelSearcher
-from tests.api.test_app import api_settings
+from tests.api.row_of_parcels import ids
+from tests.api.test_app import api_settings, in_folder
+from tests.retriever.planted import Seen, at_cosine, plant
+from tests.retriever.stored import store_clusters
 
 CLUSTERS = "/clusters?collection=demo"
 
@@ -68,7 +73,7 @@ def test_the_answer_is_as_openapi_declares_it(client: TestClient) -> None:
     schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
     validate(answer(client, f"{CLUSTERS}&members=true"), schema)
     k = next(one for one in operation["parameters"] if one["name"] == "k")["schema"]
-    assert (k["minimum"], k["maximum"], k["default"]) == (2, 50, 8)
+    assert (k["minimum"], k["maximum"]) == (2, 50)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +103,7 @@ def test_those_who_wait_for_clusters_leave_threads_to_other_requests(
     begun, enough = threading.Semaphore(0), threading.Event()
     found = ParcelSearcher.clusters
 
-    def slow(searcher: ParcelSearcher, collection: str, *, k: int) -> Clusters:
+    def slow(searcher: ParcelSearcher, collection: str, *, k: int | None) -> Clusters:
         begun.release()
         assert enough.wait(30)
         return found(searcher, collection, k=k)
@@ -116,3 +121,158 @@ def test_those_who_wait_for_clusters_leave_threads_to_other_requests(
         finally:
             enough.set()
         assert {one.result(30).status_code for one in waiting} == {200}
+
+
+# Stored clusters and their names ---------------------------------------------------------------
+
+NAME = "/clusters/{}/name?collection=demo"
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> ApiSettings:
+    settings = in_folder(tmp_path)
+    plant(settings, [Seen(f"p{n}", at_cosine(0.9 - n / 10)) for n in range(6)])
+    store_clusters(settings, (("p0", "p1", "p2"), ("p3", "p4"), ("p5",)), {2: "maize"})
+    return settings
+
+
+@pytest.fixture
+def naming(grouped: ApiSettings) -> Iterator[TestClient]:
+    with TestClient(create_app(grouped)) as client:
+        yield client
+
+
+def names(client: TestClient) -> list[str | None]:
+    return [one["name"] for one in answer(client, CLUSTERS)["clusters"]]
+
+
+def test_stored_clusters_are_told_unless_others_are_asked_for(naming: TestClient) -> None:
+    stored, others = answer(naming, f"{CLUSTERS}&members=true"), answer(naming, f"{CLUSTERS}&k=2")
+    assert (stored["stored"], stored["k"], len(stored["members"])) == (True, 3, 6)
+    assert (others["stored"], others["k"]) == (False, 2)
+    document = get_openapi(title="Clusters", version="1", routes=clusters.router.routes)
+    content = document["paths"]["/clusters"]["get"]["responses"]["200"]["content"]
+    for found in (stored, others):
+        validate(found, content["application/json"]["schema"])
+
+
+def test_a_name_is_given_and_taken_away(naming: TestClient) -> None:
+    assert names(naming) == [None, "maize", None]
+    given = naming.put(NAME.format(1), json={"name": "  winter wheat "})
+    assert given.status_code == 200
+    assert given.json() == {"collection": "demo", "cluster": 1, "name": "winter wheat"}
+    assert names(naming) == ["winter wheat", "maize", None]
+    taken = naming.delete(NAME.format(2))
+    assert taken.json() == {"collection": "demo", "cluster": 2, "name": None}
+    assert names(naming) == ["winter wheat", None, None]
+    assert naming.delete(NAME.format(2)).status_code == 200
+
+
+def asked(client: TestClient, path: str) -> list[str]:
+    return ids(answer(client, path))
+
+
+def test_a_name_is_a_filter_of_every_route(naming: TestClient) -> None:
+    naming.put(NAME.format(1), json={"name": "winter wheat"})
+    filtered = "filter=cluster%20%3D%20'winter%20wheat'"
+    items = "/collections/demo/items"
+    assert asked(naming, f"{items}?{filtered}") == ["p0", "p1", "p2"]
+    assert asked(naming, f"{items}?cluster=winter%20wheat") == ["p0", "p1", "p2"]
+    assert asked(naming, f"{items}?cluster:number=3") == ["p5"]
+    assert asked(naming, f"{items}/p0/similar?{filtered}") == ["p1", "p2"]
+    found = naming.post("/search", json={"positive": ["p5"], "filter": "cluster = 'maize'"})
+    assert set(ids(found.json())) == {"p3", "p4"}
+    properties = answer(naming, "/collections/demo/queryables")["properties"]
+    assert (properties["cluster"]["type"], properties["cluster:number"]["type"]) == (
+        "string", "number",
+    )  # fmt: skip
+
+
+def test_features_and_states_tell_the_cluster(naming: TestClient) -> None:
+    told = {"cluster": "maize", "cluster:number": 2, "cluster:score": 0.75}
+    none = dict.fromkeys(told)
+    item = answer(naming, "/collections/demo/items/p3")
+    assert told.items() <= item["properties"].items()
+    assert told.items() <= answer(naming, "/collections/demo/items/p3/state").items()
+    similar = answer(naming, "/collections/demo/items/p3/similar?k=1")
+    assert similar["features"][0]["properties"]["cluster:number"] in (1, 2)
+    unnamed = answer(naming, "/collections/demo/items/p0")["properties"]
+    assert (unnamed["cluster"], unnamed["cluster:number"]) == (None, 1)
+    assert none.keys() <= unnamed.keys()
+
+
+def test_a_copy_is_no_longer_good_once_a_name_changed(naming: TestClient) -> None:
+    for path in (CLUSTERS, "/collections/demo/items", "/collections/demo/items/p0/state"):
+        tag = naming.get(path).headers["etag"]
+        again = {"If-None-Match": tag}
+        assert naming.get(path, headers=again).status_code == 304
+        naming.put(NAME.format(1), json={"name": f"after {path}"})
+        changed = naming.get(path, headers=again)
+        assert changed.status_code == 200
+        assert f"after {path}" in changed.text
+
+
+def test_a_name_given_by_one_worker_is_told_by_the_others(grouped: ApiSettings) -> None:
+    with TestClient(create_app(grouped)) as one, TestClient(create_app(grouped)) as other:
+        assert names(other) == [None, "maize", None]
+        one.put(NAME.format(3), json={"name": "beet"})
+        assert names(other) == [None, "maize", "beet"]
+
+
+BODIES: Sequence[tuple[Any, str, str]] = (
+    ({"name": ""}, "invalid-name", "1 to 100"),
+    ({"name": "x" * 101}, "invalid-name", "101 characters"),
+    ({"name": "a\nb"}, "invalid-name", "cannot be seen"),
+    ({"name": None}, "invalid-request", "name"),
+    ({"name": 3}, "invalid-request", "name"),
+    ({"name": "a", "color": "red"}, "invalid-request", "color"),
+    ({}, "invalid-request", "name"),
+    ("maize", "invalid-request", "dictionary"),
+)
+
+
+@pytest.mark.parametrize(("body", "kind", "said"), BODIES)
+def test_a_body_that_names_nothing_is_refused(
+    naming: TestClient, body: object, kind: str, said: str
+) -> None:
+    response = naming.put(NAME.format(1), json=body)
+    assert response.headers["content-type"] == "application/problem+json"
+    assert (response.status_code, response.json()["kind"]) == (400, kind)
+    assert said in response.json()["detail"]
+    assert names(naming) == [None, "maize", None]
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"),
+    [
+        (NAME.format(9), 404, "cluster-not-found"),
+        (NAME.format(0), 400, "invalid-request"),
+        (NAME.format("first"), 400, "invalid-request"),
+        ("/clusters/1/name?collection=dmo", 404, "collection-not-found"),
+        ("/clusters/1/name", 400, "invalid-request"),
+        (f"{NAME.format(1)}&k=3", 400, "unknown-parameter"),
+        (f"{NAME.format(1)}&clustering=99", 404, "cluster-not-found"),
+    ],
+)
+def test_what_cannot_be_named_is_told(
+    naming: TestClient, path: str, status: int, kind: str
+) -> None:
+    for response in (naming.put(path, json={"name": "maize"}), naming.delete(path)):
+        assert (response.status_code, response.json()["kind"]) == (status, kind)
+    assert names(naming) == [None, "maize", None]
+
+
+def test_naming_asks_for_a_key_and_for_a_small_body(grouped: ApiSettings) -> None:
+    locked = ApiSettings(data_dir=grouped.data_dir, database_url="", api_keys="sesame")
+    with TestClient(create_app(locked)) as client:
+        for response in (
+            client.put(NAME.format(1), json={"name": "maize"}),
+            client.delete(NAME.format(1)),
+        ):
+            assert (response.status_code, response.json()["kind"]) == (401, "unauthorized")
+        key = {"X-API-Key": "sesame"}
+        assert client.put(NAME.format(1), json={"name": "beet"}, headers=key).status_code == 200
+    small = grouped.model_copy(update={"max_body_bytes": 1000})
+    with TestClient(create_app(small)) as client:
+        response = client.put(NAME.format(1), json={"name": "x" * 2000})
+        assert (response.status_code, response.json()["kind"]) == (413, "body-too-large")

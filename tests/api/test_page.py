@@ -23,6 +23,7 @@ from indexer.settings import Settings
 from tests.api.browser import DESKTOP, PHONE, launch, opened, pictures_folder
 from tests.api.test_app import api_settings, in_folder, served
 from tests.retriever.planted import Seen, at_cosine, plant
+from tests.retriever.stored import leave_unassigned, store_clusters
 
 BROWSER_ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 PAGE = {"accept": BROWSER_ACCEPT}
@@ -485,6 +486,109 @@ def test_colors_follow_crop_cluster_or_ndvi_and_the_legend_with_them(
             one["parcels"] for one in groups["clusters"]
         )
         assert "color=cluster" in page.url
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> Iterator[tuple[str, Settings]]:
+    """Six parcels in three stored clusters, of which the second has a name."""
+    settings = in_folder(tmp_path)
+    plant(
+        settings,
+        [
+            Seen(
+                f"p{n}",
+                at_cosine(1 - n / 10),
+                corner=(2.0 + n / 50, 49.0),
+                crop_name="winter wheat" if n < 3 else "maize",
+            )
+            for n in range(6)
+        ],
+    )
+    store_clusters(settings, (("p0", "p1", "p2"), ("p3", "p4"), ("p5",)), {2: "corn"})
+    leave_unassigned(settings, "orchards")
+    with served(create_app(settings)) as found:
+        yield f"{found}/", settings
+
+
+def names_in(address: str) -> list[str | None]:
+    found = httpx.get(f"{address}clusters", params={"collection": "demo"}).json()
+    return [one["name"] for one in found["clusters"]]
+
+
+def test_an_expert_names_a_cluster_from_the_legend(
+    browser: Browser, grouped: tuple[str, Settings], pictures: Path
+) -> None:
+    address, _ = grouped
+    link = f"{address}#collection=demo&color=cluster&parcel=p0"
+    with opened(browser, link, refused=[404]) as page:
+        names = page.locator("#legend .name")
+        expect(names).to_have_text(["1 · winter wheat 100 %", "2 · corn", "3 · maize 100 %"])
+        sizes = [f"{n} parcels in view" for n in (3, 2, 1)]
+        expect(page.locator("#legend .detail")).to_have_text(sizes)
+        expect(page.locator("#legend")).to_contain_text("Which cluster is now orchards? Perhaps 2.")
+        expect(page.get_by_label("Clusters")).to_have_value("")
+        expect(panel(page).locator(".state")).to_contain_text("Number 1, which has no name yet")
+        page.screenshot(path=pictures / "clusters-light.png")
+
+        page.get_by_role("button", name="Name cluster 1").click()
+        field = page.get_by_label("Name of cluster 1")
+        expect(field).to_be_focused()
+        field.fill("<b>winter wheat</b>")
+        # The map may move meanwhile: what is typed stays.
+        page.get_by_role("button", name="Zoom in").click()
+        page.wait_for_url(re.compile("at="))
+        expect(field).to_have_value("<b>winter wheat</b>")
+        page.screenshot(path=pictures / "naming-light.png")
+        field.press("Enter")
+        expect(names.first).to_have_text("1 · <b>winter wheat</b>")
+        expect(page.get_by_role("button", name="Name cluster 1")).to_be_focused()
+        expect(panel(page).locator(".state")).to_contain_text("<b>winter wheat</b>")
+        assert names_in(address) == ["<b>winter wheat</b>", "corn", None]
+
+        page.get_by_role("button", name="Name cluster 3").click()
+        page.get_by_label("Name of cluster 3").fill("orchards")
+        page.get_by_role("button", name="Save").click()
+        expect(names.last).to_have_text("3 · orchards")
+        expect(page.locator("#legend .waiting")).to_have_count(0)
+
+        page.get_by_role("button", name="Name cluster 2").click()
+        page.get_by_label("Name of cluster 2").fill("")
+        page.get_by_label("Name of cluster 2").press("Enter")
+        expect(names.nth(1)).to_have_text("2 · maize 100 %")
+        assert names_in(address) == ["<b>winter wheat</b>", None, "orchards"]
+        assert "clusters=" not in page.url
+
+
+def test_a_name_that_is_refused_stays_to_be_corrected_or_left(
+    browser: Browser, grouped: tuple[str, Settings]
+) -> None:
+    address, settings = grouped
+    with opened(browser, f"{address}#collection=demo&color=cluster", refused=[404]) as page:
+        page.get_by_role("button", name="Name cluster 3").click()
+        # Somebody groups the parcels anew meanwhile.
+        store_clusters(settings, (("p0",), ("p1",)))
+        page.get_by_label("Name of cluster 3").fill("orchards")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator(".naming [role=alert]")).to_contain_text("no cluster 3")
+        expect(page.get_by_label("Name of cluster 3")).to_have_value("orchards")
+        page.keyboard.press("Escape")
+        expect(page.locator(".naming")).to_have_count(0)
+        assert names_in(address) == [None, None]
+        # The page has found out that there are others.
+        expect(page.locator("#legend li .namer")).to_have_count(2)
+
+
+def test_clusters_of_the_moment_cannot_be_named_and_lead_back_to_the_stored_ones(
+    browser: Browser, grouped: tuple[str, Settings]
+) -> None:
+    address, _ = grouped
+    with opened(browser, f"{address}#collection=demo&color=cluster") as page:
+        expect(page.get_by_role("button", name="Name cluster")).to_have_count(3)
+        page.get_by_label("Clusters").select_option("2")
+        expect(page.locator("#legend .name")).to_have_count(2)
+        expect(page.get_by_role("button", name="Name cluster")).to_have_count(0)
+        page.get_by_label("Clusters").select_option("")
+        expect(page.get_by_role("button", name="Name cluster")).to_have_count(3)
 
 
 def test_going_back_leads_from_parcel_to_parcel(browser: Browser, address: str) -> None:

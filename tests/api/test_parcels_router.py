@@ -173,6 +173,9 @@ def test_a_parcel_is_a_feature_with_fiboa_properties(
     assert parcel["id"] == declared["id"] == "demo-003"
     assert parcel["geometry"]["type"] == "Polygon"
     assert parcel["properties"].keys() == {
+        "cluster",
+        "cluster:number",
+        "cluster:score",
         "collection",
         "id",
         "crop:code",

@@ -11,7 +11,7 @@ from indexer.errors import InvalidInputError, NotFoundError
 from indexer.projection import VECTOR_DIMENSIONS, unit_rows
 from indexer.settings import Settings
 from retriever import cluster_statements, clusters
-from retriever.clusters import Clusterings, Clusters
+from retriever.clusters import OF_THE_MOMENT, Clusterings, Clusters
 from retriever.published import PublishedGenerations
 from tests.retriever.planted import UNTRAINED, Seen, plant
 
@@ -80,7 +80,12 @@ def test_parcels_that_look_alike_are_in_one_cluster(empty: Settings) -> None:
     assert [cluster.number for cluster in found.clusters] == [1, 2, 3]
     assert [cluster.parcels for cluster in found.clusters] == [7, 5, 4]
     assert [cluster.share for cluster in found.clusters] == [7 / 16, 5 / 16, 4 / 16]
-    assert (found.collection, found.generation, found.k, found.notes) == ("demo", 1, 3, ())
+    assert (found.collection, found.generation, found.k, found.notes) == (
+        "demo",
+        1,
+        3,
+        (OF_THE_MOMENT,),
+    )
 
 
 def test_examples_are_the_parcels_closest_to_the_center(empty: Settings) -> None:
@@ -174,7 +179,7 @@ def test_what_the_generation_does_not_hold_is_not_grouped(empty: Settings) -> No
     assert members(found) == [{"a0", "a1", "a2"}, {"b0", "b1"}]
     # What its pixels were replaced by was not compared here.
     assert found.clusters[0].medians["NDVI"] == pytest.approx(0.7)
-    assert found.notes == ("In no cluster, because the generation holds no vector of them: 1.",)
+    assert found.notes[0] == "In no cluster, because the generation holds no vector of them: 1."
 
 
 def test_parcels_without_a_vector_are_counted_in_a_note(empty: Settings) -> None:
@@ -182,7 +187,7 @@ def test_parcels_without_a_vector_are_counted_in_a_note(empty: Settings) -> None
     plant(empty, [*group(0, 2), *group(1, 1), *hidden])
     found = ask(empty, 2)
     assert not {f"hidden{n}" for n in range(3)} & set(found.members)
-    assert found.notes == ("In no cluster, because the generation holds no vector of them: 3.",)
+    assert found.notes[0] == "In no cluster, because the generation holds no vector of them: 3."
 
 
 def test_other_collections_are_left_out(empty: Settings) -> None:
@@ -195,14 +200,14 @@ def test_other_collections_are_left_out(empty: Settings) -> None:
 
 def test_untrained_weights_are_told(empty: Settings) -> None:
     plant(empty, [*group(0, 2), *group(1, 2)], weights=UNTRAINED)
-    assert ask(empty, 2).notes == (UNTRAINED_NOTE,)
+    assert ask(empty, 2).notes == (UNTRAINED_NOTE, OF_THE_MOMENT)
 
 
 def test_clusters_that_come_out_empty_are_told(empty: Settings) -> None:
     plant(empty, [Seen(f"p{n}", near_axis(0)) for n in range(6)])
     found = ask(empty, 3)
     assert [cluster.parcels for cluster in found.clusters] == [6]
-    assert found.notes == ("Only 1 of 3 clusters hold parcels: the vectors are too much alike.",)
+    assert found.notes[0] == "Only 1 of 3 clusters hold parcels: the vectors are too much alike."
 
 
 @pytest.mark.parametrize("k", [0, 1, 51, -3])

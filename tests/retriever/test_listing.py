@@ -327,6 +327,9 @@ def test_a_parcel_is_told_with_its_attributes_and_what_was_observed(empty: Setti
                 "latitude": 49.005,
                 "observations": 3,
                 "datetime": "2023-08-12T10:50:31Z",
+                "cluster": None,
+                "cluster:number": None,
+                "cluster:score": None,
             }
         ],
     }

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from shapely import Polygon, box
 
+from retriever.memberships import Membership
 from retriever.results import Match, Matches, feature, iso
 
 MATCH = Match(
@@ -20,6 +21,7 @@ MATCH = Match(
     reliable=True,
     medians={"NDVI": 0.712345},
     geometry=box(2, 49, 2.01, 49.01),
+    cluster=Membership(3, "winter wheat", 0.93456),
 )
 BARE = replace(
     MATCH,
@@ -29,6 +31,7 @@ BARE = replace(
     area_m2=None,
     acquired_at=None,
     geometry=None,
+    cluster=None,
 )
 MATCHES = Matches(
     query={"id": "demo-001", "k": 2},
@@ -53,6 +56,9 @@ def test_a_match_in_json_has_fiboa_names_and_no_geometry() -> None:
         "valid_fraction": 0.9877,
         "reliable": True,
         "medians": {"NDVI": 0.7123},
+        "cluster": "winter wheat",
+        "cluster:number": 3,
+        "cluster:score": 0.9346,
     }
 
 
@@ -63,6 +69,9 @@ def test_what_is_unknown_is_null() -> None:
         "crop:name",
         "metrics:area",
         "datetime",
+        "cluster",
+        "cluster:number",
+        "cluster:score",
     }
 
 

@@ -131,6 +131,9 @@ def test_a_match_says_what_was_seen_when_and_where(orchard: ParcelSearcher) -> N
         "valid_fraction": 1.0,
         "reliable": True,
         "medians": {"NDVI": 0.7, "NDMI": 0.3},
+        "cluster": None,
+        "cluster:number": None,
+        "cluster:score": None,
     }
     assert match.geometry is not None
     assert match.geometry.bounds == (2.0, 49.0, 2.01, 49.01)

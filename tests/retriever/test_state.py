@@ -68,6 +68,9 @@ def test_an_observation_is_told_as_it_was_stored(searcher: ParcelSearcher) -> No
         "cloud_cover_percent": 0.0,
         "reliable": True,
         "indices": {"NDVI": {"median": 0.61, "mean": 0.61, "std": 0.0, "p10": 0.61, "p90": 0.61}},
+        "cluster": None,
+        "cluster:number": None,
+        "cluster:score": None,
     }
 
 

@@ -73,8 +73,17 @@ export class Client {
     return this.#json(`${at(collection, id)}/state`, { signal });
   }
 
+  /** The stored clusters of a collection, or `k` of the moment; `k` is null for the stored ones. */
   clusters(collection, k, signal) {
     return this.#json("clusters", { query: { collection, k, members: true }, signal });
+  }
+
+  /** Name a stored cluster, or take its name away with ""; `clustering` is what it is one of. */
+  nameCluster({ collection, clustering, number, name }) {
+    return this.#json(`clusters/${number}/name`, {
+      query: { collection, clustering },
+      ...(name ? { method: "PUT", body: { name } } : { method: "DELETE" }),
+    });
   }
 
   similar(collection, id, query, signal) {
@@ -96,12 +105,12 @@ export class Client {
     return response.json();
   }
 
-  async #ask(path, { query, body, signal }) {
+  async #ask(path, { query, body, signal, method = body ? "POST" : "GET" }) {
     const used = this.#key;
     const headers = body ? { "Content-Type": "application/json" } : {};
     if (used !== null) headers["X-API-Key"] = utf8(used);
     const response = await send(address(path, query), {
-      method: body ? "POST" : "GET",
+      method,
       body: body && JSON.stringify(body),
       headers,
       signal,
@@ -112,7 +121,7 @@ export class Client {
     // Another request may have got a key meanwhile; else one dialog asks for all that wait.
     if (used === this.#key) await this.#renewKey(problem);
     signal?.throwIfAborted();
-    return this.#ask(path, { query, body, signal });
+    return this.#ask(path, { query, body, signal, method });
   }
 
   async #renewKey(problem) {

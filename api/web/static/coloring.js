@@ -28,6 +28,11 @@ export class Coloring {
     this.#members = new Map(Object.entries(answer?.members ?? {}));
   }
 
+  /** Give one of the clusters another name, null for none. */
+  nameCluster(number, name) {
+    this.#clusters = this.#clusters.map((one) => (one.cluster === number ? { ...one, name } : one));
+  }
+
   /** The color of a parcel by the properties of its feature. */
   of(properties) {
     if (this.by === "ndvi") return ndviColor(ndvi(properties), this.scheme);
@@ -39,7 +44,10 @@ export class Coloring {
       : categoryColor(place, this.scheme);
   }
 
-  /** Rows of the legend: `{color, name, n}`, how many of the features; none for NDVI, whose legend is a ramp. */
+  /**
+   * Rows of the legend: `{color, name, n}`, how many of the features, and `cluster` where the row is
+   * one; none for NDVI, whose legend is a ramp.
+   */
   legend(features) {
     if (this.by === "crop") return this.#cropLegend(features);
     if (this.by === "cluster") return this.#clusterLegend(features);
@@ -71,6 +79,7 @@ export class Coloring {
       color: categoryColor(place, this.scheme),
       name: `${one.cluster} · ${clusterName(one)}`,
       n: tallied.get(one.cluster) ?? 0,
+      cluster: one,
     }));
     const without = tallied.get(undefined);
     if (rows.length && without) {

@@ -7,6 +7,7 @@ const EXAMPLES = [
   ["crop:name IN ('maize', 'sunflower')", "several"],
   ["NDVI > 0.6 AND metrics:area > 50000", "green, and larger than 5 ha"],
   ["crop:name LIKE '%wheat%' AND NOT NDVI < 0.3", "text with anything around it"],
+  ["cluster = 'winter wheat'", "one cluster, by the name that an expert gave it"],
 ];
 
 export class FilterForm {

@@ -9,7 +9,8 @@ export function emptyView() {
     center: null,
     zoom: null,
     color: "crop",
-    clusters: 8,
+    // How many of the moment; null for the stored ones.
+    clusters: null,
     parcel: null,
     like: [],
     unlike: [],
@@ -49,7 +50,7 @@ export function writeLink(view) {
     told.set("at", [view.center[0].toFixed(5), view.center[1].toFixed(5), view.zoom.toFixed(2)]);
   }
   if (view.color !== "crop") told.set("color", view.color);
-  if (view.color === "cluster") told.set("clusters", view.clusters);
+  if (view.color === "cluster" && view.clusters !== null) told.set("clusters", view.clusters);
   if (view.filter) told.set("filter", view.filter);
   if (view.datetime) told.set("datetime", view.datetime);
   if (view.parcel !== null) told.set("parcel", view.parcel);

@@ -59,7 +59,7 @@ let refused = null;
 let chosen = null;
 let matches = [];
 let asking = { parcel: null, search: null, clusters: null };
-let clusters = { of: null, message: "" };
+let clusters = noClusters();
 
 // For programs that drive this page, such as its tests.
 globalThis.parcelle = {
@@ -141,6 +141,7 @@ async function showCollection({ reveal = view.center === null } = {}) {
   syncControls();
   features = [];
   refused = null;
+  clusters = noClusters();
   known.clear();
   coloring.forgetCrops();
   showLists();
@@ -237,8 +238,13 @@ function showLists() {
     byId("no-map").hidden = placed;
   }
   showLegend(byId("legend"), coloring, seen, {
+    ...clusters,
     k: view.clusters,
-    message: clusters.message,
+    name: nameCluster,
+    given: () => {
+      // Somebody grouped the parcels anew: nothing of what is shown has a number any more.
+      if (clusters.outdated) learnClusters({ anew: true });
+    },
     change: (k) => {
       view.clusters = k;
       remember();
@@ -273,26 +279,58 @@ function onMove() {
   loadParcels();
 }
 
-async function learnClusters() {
+async function learnClusters({ anew = false } = {}) {
   asking.clusters?.abort();
   if (view.color !== "cluster") return;
   const wanted = `${view.collection} ${view.clusters}`;
-  if (clusters.of !== wanted) {
+  if (clusters.of !== wanted || anew) {
     asking.clusters = new AbortController();
-    clusters = { of: null, message: "Loading…" };
+    // Whether any are stored is remembered while others are shown.
+    const { stored } = clusters;
+    clusters = { ...noClusters("Loading…"), stored };
     coloring.learnClusters(null);
     showLists();
     try {
       const { signal } = asking.clusters;
       const answer = await client.clusters(view.collection, view.clusters, signal);
       coloring.learnClusters(answer);
-      clusters = { of: wanted, message: (answer.notes ?? []).join(" ") };
+      clusters = {
+        of: wanted,
+        message: (answer.notes ?? []).join(" "),
+        stored: view.clusters === null ? (answer.stored ? answer.clusters.length : 0) : stored,
+        made: answer.k,
+        clustering: answer.clustering,
+        unassigned: answer.unassigned ?? [],
+      };
     } catch (error) {
       if (isAborted(error)) return;
-      clusters = { of: null, message: error.message };
+      clusters = { ...noClusters(error.message), stored };
     }
   }
   paint();
+}
+
+/** What is known of the clusters before the service told any. */
+function noClusters(message = "") {
+  return { of: null, message, stored: null, made: null, clustering: null, unassigned: [] };
+}
+
+/** Give a stored cluster a name, "" taking it away, and call `close()` before that is shown. */
+async function nameCluster(number, name, close) {
+  const { of, clustering } = clusters;
+  let told;
+  try {
+    told = await client.nameCluster({ collection: view.collection, clustering, number, name });
+  } catch (error) {
+    clusters.outdated = error.kind === "cluster-not-found";
+    throw error;
+  }
+  if (clusters.of !== of) return;
+  coloring.nameCluster(number, told.name);
+  clusters.unassigned = clusters.unassigned.filter((one) => one.name !== told.name);
+  close();
+  showLists();
+  if (view.parcel !== null) openParcel();
 }
 
 // The chosen parcel -----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ const STEADY_PER_DAY = 0.001;
 
 /** Definitions for a list: what it is about, what is to be said, and a picture where it helps. */
 export function stateRows(state) {
-  return [latest(state), trend(state), lastChange(state), ...peers(state), lookAlikes(state), seen(state)]
+  return [latest(state), cluster(state), trend(state), lastChange(state), ...peers(state), lookAlikes(state), seen(state)]
     .filter(Boolean)
     .flatMap(([term, ...told]) => [h("dt", {}, term), h("dd", {}, ...told)]);
 }
@@ -29,6 +29,13 @@ function latest(state) {
   const peak = state.peak ? ` Its peak was ${number(state.peak.median)} on ${day(state.peak.datetime)}.` : "";
   return ["Now", h("strong", {}, `NDVI ${number(last.indices.NDVI.median)}`),
     ` on ${day(last.datetime)}, the last reliable date.${peak}`];
+}
+
+function cluster(state) {
+  const { cluster: name, "cluster:number": which, "cluster:score": closeness } = state;
+  if (!which) return null;
+  const told = name === null ? `Number ${which}, which has no name yet` : h("strong", {}, name);
+  return ["Cluster", told, `; closeness to its center ${number(closeness)} (cosine).`];
 }
 
 function trend({ trend: found }) {

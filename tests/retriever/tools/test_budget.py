@@ -14,6 +14,7 @@ from retriever.quoting import quoted
 from retriever.search import ParcelSearcher
 from retriever.tools.budget import TOKENS, estimate_tokens, fitted
 from tests.retriever.planted import UNTRAINED, Seen, at_cosine, plant, searching, settings_in
+from tests.retriever.stored import store_clusters
 from tests.retriever.tools.asking import answer, tool_of
 from tests.retriever.tools.tokens import count_tokens
 
@@ -78,7 +79,10 @@ def test_no_answer_is_longer_than_its_bound_whatever_is_stored(
 ) -> None:
     chosen = settings_in(tmp_path_factory.mktemp("hostile"))
     names = hostile_names(ALPHABETS[alphabet])
-    plant(chosen, landscape(names, parcels=60, series=30), weights=UNTRAINED)
+    planted = landscape(names, parcels=60, series=30)
+    plant(chosen, planted, weights=UNTRAINED)
+    members = [[one.parcel_id for one in planted[n:60:5]] for n in range(5)]
+    store_clusters(chosen, members, {n + 1: next(names) for n in range(5)})
     with searching(chosen) as searcher:
         for detail, bound in TOKENS.items():
             for tool, text in texts(searcher, detail).items():
