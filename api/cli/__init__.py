@@ -9,12 +9,15 @@ from pydantic import ValidationError
 
 from api.cli import (
     check,
+    cluster,
     db,
     demo,
     embed,
     export,
     generations,
+    map,
     mcp,
+    pretrain,
     reindex,
     serve,
     similar,
@@ -44,6 +47,9 @@ app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("embed")(embed.embed)
 app.command("export")(export.export)
+app.command("pretrain")(pretrain.pretrain)
+app.command("map")(map.map_)
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(generations.app, name="generations")
 app.add_typer(db.app, name="db")
 app.command("check")(check.check)

@@ -1,0 +1,1 @@
+"""Training of the SimpleViT on images that nobody has labelled."""
