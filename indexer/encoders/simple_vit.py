@@ -47,16 +47,18 @@ _CHUNK_WINDOWS = {"cpu": 128, "cuda": 16_384}
 
 @dataclass(frozen=True, eq=False)
 class BlockScale:
-    """How a block of features is centered and scaled: ``(block - mean) / rms``."""
+    """How a block of features is centered and scaled: ``(block - mean) sqrt(share) / rms``."""
 
     mean: FloatArray
     """Shape ``(d,)``, over the training sample."""
     rms: float
     """Root of the mean squared length of the centered block over the training sample."""
+    share: float
+    """Of the squared length of all features, 0 to 1."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
-        return {"mean": self.mean.tolist(), "rms": self.rms}
+        return {"mean": self.mean.tolist(), "rms": self.rms, "share": self.share}
 
 
 Scales = Mapping[str, BlockScale]
@@ -220,10 +222,16 @@ class SimpleViTEncoder:
             components is not None and components.shape[1:] != bands
         ):
             raise ValueError("components do not fit the bands")
+        limits = statistics.limits
+        if (limits is None) != (self.recipe.clip_std is None) or (
+            limits is not None and limits.shape != (2, *bands)
+        ):
+            raise ValueError("limits do not fit the bands")
         for key in ("scales", "untrained_scales"):
             for block, length in self._block_lengths.items():
                 scale = scales_in(self._content[key])[block]
-                if scale.mean.shape != (length,) or not scale.rms > 0:
+                fits = scale.mean.shape == (length,) and scale.rms > 0 and 0 <= scale.share <= 1
+                if not fits:
                     raise ValueError(f"{key} of {block} do not fit")
         if not isinstance(self._content["steps"], int) or not isinstance(
             self._content["losses"], list
@@ -238,6 +246,7 @@ class SimpleViTEncoder:
         *,
         rows: slice | None = None,
         columns: slice | None = None,
+        wanted: BoolArray | None = None,
         progress: Progress | None = None,
     ) -> FloatArray:
         """Features of every valid pixel, each from the window around it.
@@ -250,6 +259,7 @@ class SimpleViTEncoder:
             valid_mask: Shape ``(y, x)``; pixels with a value that is not finite count as invalid.
             rows: Embed only pixels of these rows; the others are context.
             columns: The same for columns.
+            wanted: Embed only pixels where it is True, shape ``(y, x)``.
             progress: Told of every pixel.
 
         Returns:
@@ -267,11 +277,13 @@ class SimpleViTEncoder:
                 kind="invalid-bands",
             )
         mask = usable(values, valid_mask)
-        wanted = np.zeros_like(mask)
+        chosen = np.zeros_like(mask)
         area = (rows or slice(None), columns or slice(None))
-        wanted[area] = mask[area]
+        chosen[area] = mask[area]
+        if wanted is not None:
+            chosen &= wanted
         channels = self.statistics.channels_of(values, mask)
-        return self._features(channels, np.argwhere(wanted), progress or Silent())
+        return self._features(channels, np.argwhere(chosen), progress or Silent())
 
     def _features(self, channels: FloatArray, places: IntArray, progress: Progress) -> FloatArray:
         """Features of pixels at ``places`` ``(n, 2)`` of an image ``(y, x, channel)``."""
@@ -292,7 +304,7 @@ class SimpleViTEncoder:
                     self._embeddings(channels, places, part, progress)
             if block in scales:
                 part -= scales[block].mean
-                part /= scales[block].rms
+                part *= math.sqrt(scales[block].share) / scales[block].rms
             offset += length
         progress.finish()
         return result
@@ -443,17 +455,20 @@ def _check_shapes(state: Mapping[str, "Tensor"], channels: int, recipe: Pretrain
 def scales_in(content: Mapping[str, Any]) -> dict[str, BlockScale]:
     """Scales from their JSON form."""
     return {
-        block: BlockScale(np.asarray(scale["mean"], dtype=np.float32), float(scale["rms"]))
+        block: BlockScale(
+            np.asarray(scale["mean"], dtype=np.float32), float(scale["rms"]), float(scale["share"])
+        )
         for block, scale in content.items()
     }
 
 
 def _statistics_in(content: Mapping[str, Any]) -> SpectralStatistics:
-    components = content["components"]
+    components, limits = content["components"], content["limits"]
     return SpectralStatistics(
         mean=content["mean"].double().numpy(),
         std=content["std"].double().numpy(),
         components=None if components is None else components.float().numpy(),
+        limits=None if limits is None else limits.double().numpy(),
     )
 
 
@@ -528,15 +543,8 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
         raise
 
 
-def measure_scales(
-    embeddings: FloatArray, centers: FloatArray, recipe: PretrainRecipe
-) -> dict[str, BlockScale]:
-    """Mean and RMS of each block of features over the pixels of a sample."""
-    blocks = {"embedding": embeddings, "center": centers}
-    return {block: _scale(blocks[block]) for block in recipe.features}
-
-
-def _scale(block: FloatArray) -> BlockScale:
+def scale_of(block: FloatArray, share: float) -> BlockScale:
+    """Mean and RMS of a block of features ``(n, d)`` over the pixels of a sample."""
     mean = block.mean(axis=0, dtype=np.float64)
     rms = math.sqrt(np.square(block - mean).sum(axis=1).mean())
-    return BlockScale(mean.astype(np.float32), rms or 1.0)
+    return BlockScale(mean.astype(np.float32), rms or 1.0, share)

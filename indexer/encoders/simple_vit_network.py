@@ -58,7 +58,8 @@ class Attention(nn.Module):
         keys = tokens[:, None].expand(-1, self.heads, -1, -1)
         queries = tokens[:, None] @ (q.mT @ k)
         mixed = F.scaled_dot_product_attention(queries, keys, keys, scale=q.shape[1] ** -0.5)
-        return (mixed @ (out @ v).mT).sum(dim=1)
+        attended: Tensor = (mixed @ (out @ v).mT).sum(dim=1)
+        return attended
 
 
 class Mlp(nn.Sequential):

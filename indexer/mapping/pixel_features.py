@@ -122,7 +122,7 @@ class LinearFeatures:
     """Features that are a fixed linear map of the pixel's bands."""
 
     name: str
-    """``z-scored pixels`` or ``MNF``."""
+    """``z-scored pixels``, ``principal components`` or ``MNF``."""
     mean: Float64Array
     """Shape ``(band,)``."""
     matrix: Float64Array
@@ -165,34 +165,7 @@ class EncoderFeatures:
 
     def of(self, values: FloatArray, valid_mask: BoolArray, wanted: BoolArray) -> FloatArray:
         """Features of the wanted pixels, see ``PixelFeatures``."""
-        rows, columns = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
-        if not len(rows):
-            return np.empty((0, self.encoder.dimensions), dtype=np.float32)
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        if (wanted[box] == valid_mask[box]).all():
-            return self.encoder.embed_pixels(values, valid_mask, rows=box[0], columns=box[1])
-        return np.concatenate([self._run(values, valid_mask, *run) for run in _runs(wanted)])
-
-    def _run(
-        self, values: FloatArray, valid_mask: BoolArray, row: int, first: int, end: int
-    ) -> FloatArray:
-        """Features of neighbors in one row, from no more of the block than they depend on."""
-        top, left = max(0, row - self.margin_px), max(0, first - self.margin_px)
-        around = slice(top, row + self.margin_px + 1), slice(left, end + self.margin_px)
-        return self.encoder.embed_pixels(
-            values[:, *around],
-            valid_mask[around],
-            rows=slice(row - top, row - top + 1),
-            columns=slice(first - left, end - left),
-        )
-
-
-def _runs(wanted: BoolArray) -> list[tuple[int, int, int]]:
-    """Neighbors in a row that are all wanted: row, first column, column after the last."""
-    edges = np.diff(np.pad(wanted.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    rows, first = np.nonzero(edges == 1)
-    _, end = np.nonzero(edges == -1)
-    return list(zip(rows.tolist(), first.tolist(), end.tolist(), strict=True))
+        return self.encoder.embed_pixels(values, valid_mask, wanted=wanted)
 
 
 def z_scored(statistics: PixelStatistics) -> LinearFeatures:
@@ -200,6 +173,19 @@ def z_scored(statistics: PixelStatistics) -> LinearFeatures:
     std = np.sqrt(np.diag(statistics.covariance))
     scale = np.divide(1.0, std, out=np.zeros_like(std), where=std > 0)
     return LinearFeatures("z-scored pixels", statistics.mean.copy(), np.diag(scale))
+
+
+def principal_components(statistics: PixelStatistics, components: int) -> LinearFeatures:
+    """The first principal components of the z-scored bands, in their own units.
+
+    Args:
+        statistics: Of the image.
+        components: Kept at most.
+    """
+    z_scores = z_scored(statistics)
+    _, axes = np.linalg.eigh(z_scores.matrix.T @ statistics.covariance @ z_scores.matrix)
+    matrix = _signed(z_scores.matrix @ axes[:, ::-1][:, :components])
+    return LinearFeatures("principal components", z_scores.mean, matrix)
 
 
 def minimum_noise_fraction(

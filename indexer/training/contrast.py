@@ -25,8 +25,9 @@ def draw_views(
     else:
         anchors = sample.anchors[torch.randperm(count, generator=generator)]
     shift = recipe.shift_px
-    moves = torch.randint(-shift, shift + 1, (len(anchors), 2), generator=generator)
-    first, second = sample.windows(anchors), sample.windows(sample.shifted(anchors, moves))
+    shape = (len(anchors), recipe.candidates, 2)
+    moves = torch.randint(-shift, shift + 1, shape, generator=generator)
+    first, second = sample.windows(anchors), sample.windows(sample.most_alike(anchors, moves))
     if recipe.anchor_augmented:
         first = disturb(first, recipe, generator)
     return first, disturb(second, recipe, generator)

@@ -9,15 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from indexer.encoders.simple_vit import (
     FORMAT,
     choose_device,
-    measure_scales,
     random_network,
     read_tensors,
+    scale_of,
     write_tensors,
 )
 from indexer.encoders.weights import sha256_of
@@ -27,10 +29,19 @@ from indexer.progress import Progress, Silent
 from indexer.training.contrast import draw_views, loss_of, make_projector
 from indexer.training.inputs import OpenedImages, open_images
 from indexer.training.loss_plot import plot_losses
-from indexer.training.recipes import DEFAULT_RECIPE, STOP_WINDOW, PretrainRecipe, recipe_named
+from indexer.training.recipes import (
+    DEFAULT_RECIPE,
+    STOP_WINDOW,
+    Block,
+    PretrainRecipe,
+    recipe_named,
+)
 from indexer.training.samples import TrainingSample, draw_sample
+from indexer.training.separation import center_share, separation, unwhitened
 from indexer.training.statistics import SpectralStatistics, measure
 from indexer.training.tracking import Tracker, check_tracker, open_tracker
+
+FloatArray = npt.NDArray[np.float32]
 
 PARTIAL_FORMAT: Final = "parcelle-simple-vit-training/1"
 CHECKPOINT_EVERY: Final = 100
@@ -267,6 +278,8 @@ class _Training:
         self._network = random_network(run.statistics.channels, recipe, run.seed).to(device)
         anchors = torch.randperm(len(sample.anchors), generator=generator)[:_SCALE_PX]
         self._scale_places = sample.anchors[anchors]
+        self._centers = self._center_pixels()
+        self._shares = self._measure_shares()
         self._untrained_scales = self._scales()
         parameters = [*self._network.parameters(), *self._projector.parameters()]
         self._optimizer, self._scheduler = _optimizer(parameters, recipe)
@@ -420,20 +433,37 @@ class _Training:
             },
         }
 
+    def _center_pixels(self) -> FloatArray:
+        """Channels of the pixels that scales are measured on, shape ``(n, channel)``."""
+        half = self._run.recipe.window_px // 2
+        parts = torch.split(self._scale_places, _SCALE_CHUNK)
+        centers = [self._sample.windows(places)[:, :, half, half] for places in parts]
+        return np.asarray(torch.cat(centers).numpy())
+
+    def _measure_shares(self) -> dict[Block, float]:
+        """How much each block of the features counts."""
+        recipe = self._run.recipe
+        even = 1 / len(recipe.features)
+        if recipe.clear_silhouette is None or set(recipe.features) != {"embedding", "center"}:
+            return dict.fromkeys(recipe.features, even)
+        silhouette = separation(unwhitened(self._centers, recipe.whitening))
+        center = center_share(silhouette, recipe.clear_silhouette)
+        return {"embedding": 1 - center, "center": center}
+
     def _scales(self) -> dict[str, dict[str, Any]]:
         """Scales of the features, as the network is now."""
         self._network.eval()
-        embeddings, centers = [], []
-        half = self._run.recipe.window_px // 2
+        embeddings = []
         with torch.inference_mode():
             for places in torch.split(self._scale_places, _SCALE_CHUNK):
-                windows = self._sample.windows(places)
-                centers.append(windows[:, :, half, half])
-                embeddings.append(self._network(windows.to(self._device)).cpu())
-        measured = measure_scales(
-            torch.cat(embeddings).numpy(), torch.cat(centers).numpy(), self._run.recipe
-        )
-        return {block: scale.to_dict() for block, scale in measured.items()}
+                windows = self._sample.windows(places).to(self._device)
+                embeddings.append(self._network(windows).cpu())
+        found: dict[Block, FloatArray] = {
+            "embedding": torch.cat(embeddings).numpy(),
+            "center": self._centers,
+        }
+        scales = {name: scale_of(found[name], share) for name, share in self._shares.items()}
+        return {name: scale.to_dict() for name, scale in scales.items()}
 
 
 def _optimizer(
@@ -449,11 +479,12 @@ def _optimizer(
 
 
 def _statistics_form(statistics: SpectralStatistics) -> dict[str, Tensor | None]:
-    components = statistics.components
+    components, limits = statistics.components, statistics.limits
     return {
         "mean": torch.from_numpy(statistics.mean.copy()),
         "std": torch.from_numpy(statistics.std.copy()),
         "components": None if components is None else torch.from_numpy(components.copy()),
+        "limits": None if limits is None else torch.from_numpy(limits.copy()),
     }
 
 

@@ -22,9 +22,15 @@ class PretrainRecipe:
 
     name: str
 
+    clip_std: float | None
+    """Values further than so many standard deviations from a band's mean are cut to there, so that
+    a dead pixel neither hides its band nor becomes a class of its own; None leaves them."""
     components: int | None
-    """Principal components that the network sees, with their relative amplitudes kept and an
-    overall standard deviation of 1; None shows it the z-scored bands themselves."""
+    """Principal components that the network sees, at an overall standard deviation of 1; None
+    shows it the z-scored bands themselves."""
+    whitening: float
+    """What is done to the components' amplitudes: 0 keeps their ratios, 0.5 takes square roots of
+    them, 1 makes all alike. In between, subtle differences count and noise does not rule."""
 
     window_px: int
     """Side of the square window around a pixel; an even one reaches further up and left."""
@@ -48,6 +54,9 @@ class PretrainRecipe:
     """Whether the anchor is disturbed like its positive, or stays as it is."""
     shift_px: int
     """The positive lies so many rows and columns off its anchor at most."""
+    candidates: int
+    """Of so many places drawn there, the positive is the one whose pixel is most like the
+    anchor's: neighbors, but rarely across a border."""
     gain: float
     """Standard deviation of the factor (1 + gain) on a whole window."""
     noise: float
@@ -81,7 +90,10 @@ class PretrainRecipe:
 
     features: tuple[Block, ...]
     """Blocks of a pixel's features: the network's embedding, the center pixel's channels. Where
-    there are several, each is centered and brought to unit RMS."""
+    there are several, each is centered and brought to the RMS that its share gives it."""
+    clear_silhouette: float | None
+    """Silhouette of the pixels' own groups at which embedding and center pixel count the same.
+    Above it the pixel itself tells more, below it its surroundings do; None: always the same."""
 
     def __post_init__(self) -> None:
         problem = _problem(self)
@@ -122,7 +134,9 @@ STOP_WINDOW: Final = 50
 """Steps whose mean loss decides on an early stop."""
 
 _RANGES: Final[dict[str, tuple[float, float]]] = {
+    "clip_std": (0.1, 1e6),
     "components": (1, 1024),
+    "whitening": (0, 1),
     "window_px": (1, 64),
     "dim": (8, 1024),
     "depth": (1, 24),
@@ -132,6 +146,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "head": (1, 4096),
     "min_mean_z": (-100, 100),
     "shift_px": (0, 64),
+    "candidates": (1, 1024),
     "gain": (0, 10),
     "noise": (0, 10),
     "band_drop": (0, 0.99),
@@ -145,6 +160,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "batch_size": (2, 65_536),
     "steps": (0, 10_000_000),
     "stop_below": (0, 1e6),
+    "clear_silhouette": (-1, 1),
 }
 
 
@@ -163,6 +179,8 @@ def _problem(recipe: PretrainRecipe) -> str | None:
         return f"projector is {recipe.projector}, with a width not within 1 and 4096"
     if not recipe.features or len(set(recipe.features)) != len(recipe.features):
         return f"features is {recipe.features!r}, which is empty or repeats a block"
+    if recipe.components is None and recipe.whitening:
+        return "whitening is for components, but none are asked for"
     if recipe.min_mean_z is not None and recipe.components is not None:
         return "min_mean_z needs z-scored bands, but components are asked for"
     return None
@@ -185,7 +203,9 @@ def _fits(kind: Any, value: Any) -> bool:  # noqa: ANN401 - annotations and valu
 
 _REPORT = PretrainRecipe(
     name="report",
+    clip_std=None,
     components=None,
+    whitening=0.0,
     window_px=8,
     dim=20,
     depth=5,
@@ -198,6 +218,7 @@ _REPORT = PretrainRecipe(
     min_mean_z=0.1,
     anchor_augmented=False,
     shift_px=0,
+    candidates=1,
     gain=0.0,
     noise=0.1,
     band_drop=0.0,
@@ -217,11 +238,14 @@ _REPORT = PretrainRecipe(
     steps=300,
     stop_below=0.003,
     features=("embedding",),
+    clear_silhouette=None,
 )
 
 _DEFAULT = PretrainRecipe(
     name="default",
+    clip_std=4.0,
     components=20,
+    whitening=0.5,
     window_px=7,
     dim=32,
     depth=2,
@@ -234,6 +258,7 @@ _DEFAULT = PretrainRecipe(
     min_mean_z=None,
     anchor_augmented=True,
     shift_px=2,
+    candidates=8,
     gain=0.1,
     noise=0.1,
     band_drop=0.1,
@@ -253,6 +278,7 @@ _DEFAULT = PretrainRecipe(
     steps=300,
     stop_below=None,
     features=("embedding", "center"),
+    clear_silhouette=0.5,
 )
 
 RECIPES: Final[Mapping[str, PretrainRecipe]] = MappingProxyType(

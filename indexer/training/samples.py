@@ -63,12 +63,25 @@ class TrainingSample:
         tile, row, column = places.T
         return self._windows[tile, row - self._before, column - self._before]
 
-    def shifted(self, places: Tensor, shifts: Tensor) -> Tensor:
-        """Places moved by ``(n, 2)`` rows and columns; a place stays where none is valid there."""
-        moved = places.clone()
-        moved[:, 1:] += shifts
-        there = self._valid[tuple(moved.T)]
-        return torch.where(there[:, None], moved, places)
+    def most_alike(self, places: Tensor, shifts: Tensor) -> Tensor:
+        """The place near each place whose pixel is most like its own.
+
+        Args:
+            places: Shape ``(n, 3)``.
+            shifts: Rows and columns to the candidates, shape ``(n, m, 2)``.
+
+        Returns:
+            Shape ``(n, 3)``: of the candidates that are valid and not the place itself the one
+            whose channels are nearest; the place itself where there is none.
+        """
+        candidates = places[:, None].repeat(1, shifts.shape[1], 1)
+        candidates[..., 1:] += shifts
+        there = self._valid[candidates.unbind(-1)] & shifts.any(dim=-1)
+        own = self._channels[places.unbind(-1)]
+        apart = (self._channels[candidates.unbind(-1)] - own[:, None]).square().sum(dim=-1)
+        nearest = apart.masked_fill(~there, torch.inf).argmin(dim=1)
+        rows = torch.arange(len(places))
+        return torch.where(there[rows, nearest][:, None], candidates[rows, nearest], places)
 
     def keep_bright(self, min_mean: float) -> None:
         """Keep only windows whose mean over all values is above ``min_mean``."""

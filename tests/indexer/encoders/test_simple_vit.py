@@ -67,8 +67,11 @@ def one_by_one(encoder: SimpleViTEncoder, values: Any, valid: Any) -> Any:  # no
         if len(encoder.recipe.features) == 1:
             rows.append(blocks[encoder.recipe.features[0]])
             continue
-        scaled = [(blocks[block] - encoder._scales[block].mean) / encoder._scales[block].rms
-                  for block in encoder.recipe.features]  # fmt: skip
+        scales = [encoder._scales[block] for block in encoder.recipe.features]
+        scaled = [
+            (blocks[block] - scale.mean) * np.sqrt(scale.share) / scale.rms
+            for block, scale in zip(encoder.recipe.features, scales, strict=True)
+        ]
         rows.append(np.concatenate(scaled))
     return np.array(rows)
 
@@ -130,15 +133,20 @@ def test_an_image_without_valid_pixels_has_no_features(default_file: Path) -> No
     assert features.shape == (0, encoder.dimensions)
 
 
-def test_each_block_of_features_has_unit_rms_over_the_training_image(default_file: Path) -> None:
+def test_each_block_of_features_has_its_share_over_the_training_image(default_file: Path) -> None:
     encoder = SimpleViTEncoder.load(default_file)
     values, valid = as_image(make_cube(bands=BANDS))
     for some in (encoder, encoder.untrained()):
         features = some.embed_pixels(values, valid)
         assert features.shape[1] == 64 + BANDS == some.dimensions
+        lengths = []
         for block in (features[:, :64], features[:, 64:]):
             np.testing.assert_allclose(block.mean(axis=0), 0, atol=1e-3)
-            assert np.square(block).sum(axis=1).mean() == pytest.approx(1, rel=1e-3)
+            lengths.append(np.square(block).sum(axis=1).mean())
+        assert sum(lengths) == pytest.approx(1, rel=1e-3)
+        assert lengths == pytest.approx(
+            [some._scales[it].share for it in ("embedding", "center")], rel=1e-3
+        )
 
 
 def test_an_encoder_says_what_it_is(default_file: Path) -> None:

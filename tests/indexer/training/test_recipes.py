@@ -12,7 +12,9 @@ from indexer.training.recipes import RECIPES, PretrainRecipe, recipe_named
 def test_the_reports_recipe_is_the_reports_configuration() -> None:
     assert RECIPES["report"].to_dict() == {
         "name": "report",
+        "clip_std": None,
         "components": None,
+        "whitening": 0.0,
         "window_px": 8,
         "dim": 20,
         "depth": 5,
@@ -25,6 +27,7 @@ def test_the_reports_recipe_is_the_reports_configuration() -> None:
         "min_mean_z": 0.1,
         "anchor_augmented": False,
         "shift_px": 0,
+        "candidates": 1,
         "gain": 0.0,
         "noise": 0.1,
         "band_drop": 0.0,
@@ -44,6 +47,7 @@ def test_the_reports_recipe_is_the_reports_configuration() -> None:
         "steps": 300,
         "stop_below": 0.003,
         "features": ["embedding"],
+        "clear_silhouette": None,
     }
 
 

@@ -55,18 +55,36 @@ def test_bands_are_measured_over_the_valid_pixels_of_all_images(
     np.testing.assert_allclose(found.std, pixels.std(axis=0), rtol=1e-6)
 
 
-def test_components_are_uncorrelated_with_their_relative_amplitudes_and_one_scale(
-    tmp_path: Path,
+@pytest.mark.parametrize(("whitening", "power"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.0)])
+def test_components_are_uncorrelated_and_whitening_brings_their_variances_closer(
+    whitening: float, power: float, tmp_path: Path
 ) -> None:
     cube = make_cube(bands=6)
-    found = measure([image_of(tmp_path, cube)], replace(DEFAULT, components=4), Silent())
+    recipe = replace(DEFAULT, clip_std=None, components=4, whitening=whitening)
+    found = measure([image_of(tmp_path, cube)], recipe, Silent())
     channels = found.channels_of(np.moveaxis(cube, 2, 0), np.ones(cube.shape[:2], dtype=bool))
     flat = channels.reshape(-1, 4).astype(float)
     covariance = flat.T @ flat / len(flat)
     pixels = cube.reshape(-1, 6).astype(float)
-    amplitudes = np.linalg.eigvalsh(np.corrcoef(pixels.T))[::-1][:4]
-    np.testing.assert_allclose(covariance, np.diag(amplitudes / amplitudes.mean()), atol=1e-4)
+    variances = np.linalg.eigvalsh(np.corrcoef(pixels.T))[::-1][:4] ** power
+    np.testing.assert_allclose(covariance, np.diag(variances / variances.mean()), atol=1e-4)
     assert flat.std() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_dead_pixel_hides_no_band(tmp_path: Path) -> None:
+    cube = make_cube(height=40, width=50, bands=6)
+    pixels = cube.reshape(-1, 6).astype(float)
+    mean, spread = pixels.mean(axis=0), pixels.std(axis=0)
+    cube[3, 3, 2] = 1e6
+    found = measure([image_of(tmp_path, cube)], DEFAULT, Silent())
+    np.testing.assert_allclose(found.mean, mean, atol=0.1 * spread.min())
+    np.testing.assert_allclose(found.std, spread, rtol=0.02)
+    cut = (found.cut(cube[3, 3][None]) - found.mean) / found.std
+    # Its limits were measured while a little of it was left in the spread.
+    assert cut[0, 2] == pytest.approx(4, abs=0.05)
+    # Uncut, its z-score would be the root of the number of pixels.
+    plain = measure([image_of(tmp_path, cube, "plain")], replace(DEFAULT, clip_std=None), Silent())
+    assert (1e6 - plain.mean[2]) / plain.std[2] == pytest.approx(np.sqrt(2000), rel=1e-3)
 
 
 def test_no_more_components_than_bands(tmp_path: Path) -> None:
@@ -152,3 +170,18 @@ def test_one_valid_pixel_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(ImageryError, match="alone: 1 windows") as refused:
         draw_sample([alone], found, DEFAULT, torch.Generator(), Silent())
     assert refused.value.kind == "too-few-pixels"
+
+
+def test_a_positive_is_the_most_alike_of_the_neighbors_drawn() -> None:
+    channels = torch.zeros(1, 5, 5, 1)
+    channels[0, 2, 2], channels[0, 2, 3], channels[0, 1, 2], channels[0, 3, 2] = 5, 9, 4, 7
+    valid = torch.ones(1, 5, 5, dtype=torch.bool)
+    sample = TrainingSample(channels, valid, margin_px=1, window_px=3)
+    place = torch.tensor([[0, 2, 2]])
+    # To the right (4 away), up (1 away), down (2 away), and to itself, which does not count.
+    shifts = torch.tensor([[[0, 1], [-1, 0], [1, 0], [0, 0]]])
+    assert sample.most_alike(place, shifts).tolist() == [[0, 1, 2]]
+    valid[0, 1, 2] = False
+    sample = TrainingSample(channels, valid, margin_px=1, window_px=3)
+    assert sample.most_alike(place, shifts).tolist() == [[0, 3, 2]]
+    assert sample.most_alike(place, shifts[:, 3:]).tolist() == [[0, 2, 2]]
