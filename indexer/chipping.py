@@ -1,12 +1,14 @@
-"""Which chips a scene is cut into, and which parcels each of them serves.
+"""Which chips an image is cut into, and which parcels each of them serves.
 
 A chip is what the encoder sees at once: 120 x 120 px. Chips lie on a fixed grid of the scene, so
 that a parcel's vector depends on the scene and the parcel, never on the other parcels of a run.
+Without parcels, an image is one chip and its own parcel, or is cut into windows that are parcels.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +20,10 @@ from shapely.geometry.base import BaseGeometry
 
 from indexer.embedding_space import Pooling
 from indexer.errors import ImageryError
-from indexer.imagery.reader import Scene, check_chip_size
+from indexer.imagery.image import Image
+from indexer.imagery.reader import MAX_CHIP_PX
 from indexer.parcels.coverage import to_crs
-from indexer.parcels.parcel import Parcel, geodesic_area_m2
+from indexer.parcels.parcel import JsonScalar, Parcel, geodesic_area_m2
 
 STRIDE_PX = 60
 """Distance of neighboring chips: a parcel up to 600 m wide lies whole in one of them."""
@@ -50,49 +53,118 @@ class ChipPlan:
     targets: tuple[Target, ...]
 
 
-def whole_image(scene: Scene, collection: str) -> ChipPlan:
+def whole_image(scene: Image, collection: str) -> ChipPlan:
     """Take a whole file as one chip and its footprint as the parcel.
 
     Raises:
         ImageryError: If the file is far larger than a chip (``too-large``).
     """
-    check_chip_size(scene)
     height, width = scene.shape
-    footprint = footprint_lon_lat(scene)
+    if max(height, width) > MAX_CHIP_PX:
+        raise ImageryError(
+            f"{scene.source.path}: {height} x {width} px is a scene, not a chip (at most "
+            f"{MAX_CHIP_PX} px a side); give --parcels so that chips are cut around parcels, or "
+            "--windows to cut it into windows.",
+            kind="too-large",
+        )
+    return _own_parcel(scene, collection, scene.source.name, 0, 0, height, width)
+
+
+def image_windows(scene: Image, collection: str, side_px: int) -> list[ChipPlan]:
+    """Cut an image into windows of one size, each of them a parcel of its own.
+
+    They do not overlap, but for the last of a row or column: these end where the image ends. Of an
+    image that is narrower than a window, all that there is is taken.
+
+    Args:
+        scene: Of any size.
+        collection: Of the parcels; their ids are ``IMAGE-r00120-c00240``, by the first row and
+            column.
+        side_px: Side of a window.
+    """
+    height, width = scene.shape
+    size = min(side_px, height), min(side_px, width)
+    return [
+        _own_parcel(
+            scene, collection, f"{scene.source.name}-r{row:05}-c{column:05}", row, column, *size
+        )
+        for row in grid_origins(height, side_px, side_px)
+        for column in grid_origins(width, side_px, side_px)
+    ]
+
+
+def count_windows(scene: Image, side_px: int) -> int:
+    """Windows that an image is cut into."""
+    rows, columns = (len(grid_origins(length, side_px, side_px)) for length in scene.shape)
+    return rows * columns
+
+
+def _own_parcel(
+    scene: Image, collection: str, parcel_id: str, row: int, column: int, height: int, width: int
+) -> ChipPlan:
+    """A chip that is a parcel."""
+    attributes: dict[str, JsonScalar] = {}
+    if (height, width) != scene.shape:
+        # Where there is no reference system, nothing else tells where the parcel lies.
+        side = max(height, width)
+        attributes = {"window_row": row, "window_column": column, "window_px": side}
+    footprint = footprint_lon_lat(scene, row, column, height, width)
     parcel = Parcel(
         collection=collection,
-        parcel_id=scene.source.name,
+        parcel_id=parcel_id,
         geometry=footprint,
         area_m2=None if footprint is None else geodesic_area_m2(footprint),
         crop_code=None,
         crop_name=scene.source.class_name,
-        attributes={},
+        attributes=attributes,
     )
-    return ChipPlan(0, 0, height, width, (Target(parcel, None),))
+    return ChipPlan(row, column, height, width, (Target(parcel, None),))
 
 
-def footprint_lon_lat(scene: Scene) -> shapely.Polygon | None:
-    """A scene's outline in longitude and latitude; None where no reference system leads there."""
+def footprint_lon_lat(
+    scene: Image, row: int = 0, column: int = 0, height: int = 0, width: int = 0
+) -> shapely.Polygon | None:
+    """Outline of a scene or a window in longitude and latitude.
+
+    Args:
+        scene: The scene.
+        row: First row of the window.
+        column: First column.
+        height: In pixels; 0 for that of the scene.
+        width: Likewise.
+
+    Returns:
+        None where no reference system leads to longitude and latitude.
+    """
     if scene.crs is None:
         return None
-    height, width = scene.shape
+    height, width = height or scene.shape[0], width or scene.shape[1]
     along = np.linspace(0.0, 1.0, _DENSIFY)
     ones, zeros = np.ones(_DENSIFY), np.zeros(_DENSIFY)
-    columns = np.concatenate([along, ones, along[::-1], zeros]) * width
-    rows = np.concatenate([zeros, along, ones, along[::-1]]) * height
+    columns = column + np.concatenate([along, ones, along[::-1], zeros]) * width
+    rows = row + np.concatenate([zeros, along, ones, along[::-1]]) * height
     to_map = scene.transform
     x = to_map.a * columns + to_map.b * rows + to_map.c
     y = to_map.d * columns + to_map.e * rows + to_map.f
-    try:
-        transformer = Transformer.from_crs(scene.crs, _LON_LAT, always_xy=True)
-    except ProjError:
-        # A site's local grid, for example.
+    transformer = _to_lon_lat(scene.crs.to_wkt())
+    if transformer is None:
         return None
     outline = np.column_stack(transformer.transform(x, y))
     if not np.isfinite(outline).all():
         return None
     # A rectangle in degrees needs no points between its corners.
     return shapely.simplify(shapely.Polygon(outline), 1e-7)
+
+
+# An image of many windows asks for the same again and again.
+@lru_cache(maxsize=8)
+def _to_lon_lat(wkt: str) -> Transformer | None:
+    """The way from a reference system to longitude and latitude; None where there is none."""
+    try:
+        return Transformer.from_crs(wkt, _LON_LAT, always_xy=True)
+    except ProjError:
+        # A site's local grid, for example.
+        return None
 
 
 class ParcelFinder:
@@ -104,7 +176,7 @@ class ParcelFinder:
         self.seen: set[str] = set()
         """Ids of the parcels that some scene showed."""
 
-    def plan(self, scene: Scene, pooling: Pooling, chip_px: int) -> list[ChipPlan]:
+    def plan(self, scene: Image, pooling: Pooling, chip_px: int) -> list[ChipPlan]:
         """Assign every parcel in view to a chip.
 
         Raises:
@@ -133,7 +205,7 @@ class ParcelFinder:
         """Parcels that no scene showed so far."""
         return [parcel for parcel in self._parcels if parcel.parcel_id not in self.seen]
 
-    def _in_view(self, scene: Scene, footprint: shapely.Polygon) -> Iterator[Target]:
+    def _in_view(self, scene: Image, footprint: shapely.Polygon) -> Iterator[Target]:
         extent = shapely.box(*scene.bounds)
         for position in sorted(self._tree.query(footprint, predicate="intersects")):
             parcel = self._parcels[position]
@@ -145,7 +217,7 @@ class ParcelFinder:
 
 
 def _corners(
-    scene: Scene, targets: Sequence[Target], pooling: Pooling, chip_px: int
+    scene: Image, targets: Sequence[Target], pooling: Pooling, chip_px: int
 ) -> list[tuple[int, int]]:
     """First row and column of the chip for each parcel; the chip shows some of it."""
     place = _centered_windows if pooling == "image" else _grid_windows
@@ -160,7 +232,7 @@ def _corners(
     return corners
 
 
-def _shows(scene: Scene, corner: tuple[int, int], geometry: BaseGeometry, chip_px: int) -> bool:
+def _shows(scene: Image, corner: tuple[int, int], geometry: BaseGeometry, chip_px: int) -> bool:
     row, column = corner
     pixels = [
         (column + x * chip_px, row + y * chip_px) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))
@@ -169,7 +241,7 @@ def _shows(scene: Scene, corner: tuple[int, int], geometry: BaseGeometry, chip_p
     return bool(geometry.intersection(chip).area > 0)
 
 
-def _pixel_boxes(scene: Scene, geometries: Sequence[BaseGeometry]) -> npt.NDArray[np.float64]:
+def _pixel_boxes(scene: Image, geometries: Sequence[BaseGeometry]) -> npt.NDArray[np.float64]:
     """First and last row and column of each geometry within the scene, shape ``(n, 4)``."""
     to_pixels = ~scene.transform
     boxes = np.empty((len(geometries), 4))
@@ -183,7 +255,7 @@ def _pixel_boxes(scene: Scene, geometries: Sequence[BaseGeometry]) -> npt.NDArra
 
 
 def _grid_windows(
-    scene: Scene, boxes: npt.NDArray[np.float64], chip_px: int
+    scene: Image, boxes: npt.NDArray[np.float64], chip_px: int
 ) -> list[tuple[int, int]]:
     """The grid chip that holds most of each box; among equals, the one centered nearest."""
     rows = _best_origins(boxes[:, 0], boxes[:, 1], scene.shape[0], chip_px)
@@ -204,16 +276,16 @@ def _best_origins(
     return best
 
 
-def grid_origins(length: int, chip_px: int) -> list[int]:
+def grid_origins(length: int, chip_px: int, stride_px: int = STRIDE_PX) -> list[int]:
     """Origins of chips along an axis of ``length`` pixels; the last chip ends at its end."""
     if length <= chip_px:
         return [0]
     last = length - chip_px
-    return [*range(0, last, STRIDE_PX), last]
+    return [*range(0, last, stride_px), last]
 
 
 def _centered_windows(
-    scene: Scene, boxes: npt.NDArray[np.float64], chip_px: int
+    scene: Image, boxes: npt.NDArray[np.float64], chip_px: int
 ) -> list[tuple[int, int]]:
     """A chip of its own for each box, centered on it as far as the scene reaches."""
     height, width = scene.shape

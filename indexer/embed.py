@@ -11,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from indexer.embedding_space import Recipe, describe_space, notes_for, space_digest
-from indexer.encoders.croma import BANDS, IMAGE_PX, CromaEncoder
-from indexer.encoders.weights import locate_weights
+from indexer.embedding_space import PixelRecipe, Recipe, describe_space, notes_for, space_digest
+from indexer.encoders.base import Encoder
+from indexer.encoders.choice import open_croma, open_pixel_encoder
+from indexer.encoders.croma import BANDS, IMAGE_PX
+from indexer.encoders.pixel_encoder import PixelEncoder
 from indexer.errors import ImageryError, InvalidInputError
 from indexer.imagery.chip import Chip
-from indexer.inputs import EmbeddingOptions, resolve_inputs
+from indexer.inputs import EmbeddingOptions, check_options, resolve_inputs
 from indexer.normalization import Normalization
 from indexer.pipeline import (
     Findings,
@@ -24,8 +26,8 @@ from indexer.pipeline import (
     Prepared,
     chips,
     encode,
-    encoder_input,
     in_batches,
+    input_of,
     measure_normalization,
     prepare,
 )
@@ -88,7 +90,8 @@ def embed(
 
     Args:
         settings: Where weights are.
-        imagery: Files, folders and globs of GeoTIFF images.
+        imagery: Files, folders and globs of images: GeoTIFFs, or of any format that a SimpleViT
+            reads.
         out: ``.npy``, with a JSON sidecar that names the rows, or ``.parquet``.
         options: As on the command line.
         progress: Is told how far the work has come.
@@ -100,27 +103,21 @@ def embed(
     progress = progress or Silent()
     findings = Findings()
     check_suffix(out)
-    inputs = resolve_inputs(imagery, options, findings)
-    weights = locate_weights(options.weights or settings.croma_weights, options.encoder)
-    encoder = CromaEncoder(options.encoder, weights, options.device)
+    check_options(options)
+    pixels = open_pixel_encoder(options.encoder, options.device)
+    wanted = None if pixels is None else pixels.bands
+    inputs = resolve_inputs(imagery, options, findings, wanted)
+    encoder = pixels or open_croma(
+        options.encoder, options.weights or settings.croma_weights, options.device
+    )
     _check_dimensions(options.dimensions, encoder)
     encoder.load()
     started = time.monotonic()
-    normalization = Normalization.ssl4eo()
-    if options.normalization == "dataset":
-        normalization = measure_normalization(inputs, progress)
-    recipe = Recipe(
-        encoder=encoder.name,
-        weights=weights,
-        bands=BANDS,
-        normalization=normalization,
-        pooling=inputs.pooling,
-        image_px=IMAGE_PX,
-        dimensions=encoder.dimensions,
-    ).to_dict()
+    chosen = _recipe(encoder, inputs, options, progress)
+    recipe = chosen.to_dict()
     rows: list[VectorRow] = []
     with growing_array(out) as embeddings:
-        work = _work(inputs, findings, progress, encoder, normalization)
+        work = _work(inputs, findings, progress, encoder, chosen)
         chips_embedded = 0
         for batch in in_batches(work, options.batch_size):
             chips_embedded += len(batch)
@@ -149,11 +146,30 @@ def embed(
         chips=chips_embedded,
         skipped=findings.skipped,
         seconds=seconds,
-        notes=[*notes_for(recipe), *findings.notes],
+        notes=[*notes_for(recipe), *findings.told],
     )
 
 
-def _check_dimensions(dimensions: int | None, encoder: CromaEncoder) -> None:
+def _recipe(
+    encoder: Encoder, inputs: Inputs, options: EmbedOptions, progress: Progress
+) -> Recipe | PixelRecipe:
+    if isinstance(encoder, PixelEncoder):
+        return encoder.recipe(inputs.pooling)
+    normalization = Normalization.ssl4eo()
+    if options.normalization == "dataset":
+        normalization = measure_normalization(inputs, progress)
+    return Recipe(
+        encoder=encoder.name,
+        weights=encoder.weights,
+        bands=BANDS,
+        normalization=normalization,
+        pooling=inputs.pooling,
+        image_px=IMAGE_PX,
+        dimensions=encoder.dimensions,
+    )
+
+
+def _check_dimensions(dimensions: int | None, encoder: Encoder) -> None:
     if dimensions not in (None, VECTOR_DIMENSIONS, encoder.dimensions):
         raise InvalidInputError(
             f"--dimensions {dimensions}: {encoder.name} gives {encoder.dimensions}, which can be "
@@ -166,19 +182,36 @@ def _work(
     inputs: Inputs,
     findings: Findings,
     progress: Progress,
-    encoder: CromaEncoder,
-    normalization: Normalization,
+    encoder: Encoder,
+    recipe: Recipe | PixelRecipe,
 ) -> Iterator[tuple[FloatArray, list[Prepared], Chip]]:
     for chip, plan in chips(inputs, findings, progress, "Embedding"):
         prepared = prepare(chip, plan, inputs.pooling, encoder.patches_per_side, findings)
+        if isinstance(recipe, PixelRecipe):
+            prepared = _seen(chip, prepared, findings)
         if prepared:
-            yield encoder_input(chip, normalization, encoder.image_px), prepared, chip
+            yield input_of(chip, recipe), prepared, chip
         else:
             progress.advance(1)
 
 
+def _seen(chip: Chip, prepared: Sequence[Prepared], findings: Findings) -> list[Prepared]:
+    """Those of which some pixel is seen; a window of nothing but clouds has no features."""
+    seen = []
+    for parcel in prepared:
+        if parcel.pooling_weights[chip.valid_mask].any():
+            seen.append(parcel)
+            continue
+        error = ImageryError(
+            f"{chip.source}: clouds hide all of {parcel.parcel.parcel_id}; use another image.",
+            kind="no-valid-pixels",
+        )
+        findings.skip(chip.source, error)
+    return seen
+
+
 def _append(
-    encoder: CromaEncoder,
+    encoder: Encoder,
     batch: Sequence[tuple[FloatArray, list[Prepared], Chip]],
     embeddings: GrowingArray,
     rows: list[VectorRow],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from indexer.encoders.weights import Weights
+from indexer.imagery.spectral_bands import SpectralBand
 from indexer.normalization import Normalization
 from indexer.projection import Projection
 
@@ -33,7 +34,7 @@ class Recipe:
         """JSON form, every part of which belongs to the identity."""
         return {
             "encoder": self.encoder,
-            "weights": {"kind": self._weights_kind, "digest": self.weights.digest},
+            "weights": _weights_dict(self.weights),
             "bands": list(self.bands),
             "scaling": SCALING,
             "resizing": RESIZING,
@@ -45,14 +46,64 @@ class Recipe:
         }
 
     @property
-    def _weights_kind(self) -> str:
-        # The published file is the same file wherever it was found.
-        return "trained" if self.weights.trained else "untrained"
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON form."""
+        return recipe_digest(self.to_dict())
+
+
+@dataclass(frozen=True)
+class PixelRecipe:
+    """How the windows around an image's pixels become an embedding: their features' mean."""
+
+    encoder: str
+    weights: Weights
+    """The file, which also says how values are normalized."""
+    bands: tuple[SpectralBand, ...]
+    pooling: Pooling
+    training: str
+    """Name of the recipe that the network was trained by."""
+    window_px: int
+    most_windows: int
+    """Windows of a chip that are embedded; of more, an even share."""
+    dimensions: int
+    """Length of an embedding before the projection."""
+    precision: str = "fp32"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form, every part of which belongs to the identity."""
+        return {
+            "encoder": self.encoder,
+            "weights": _weights_dict(self.weights),
+            "bands": [band.name for band in self.bands],
+            "wavelengths_um": [band.center_wavelength_um for band in self.bands],
+            "fwhm_um": [band.fwhm_um for band in self.bands],
+            "scaling": f"as in the file; of Sentinel-2 {SCALING}",
+            "normalization": {"name": "z-score"},
+            "pooling": self.pooling,
+            "training": self.training,
+            "window_px": self.window_px,
+            "most_windows": self.most_windows,
+            "dimensions": self.dimensions,
+            "precision": self.precision,
+        }
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form."""
         return recipe_digest(self.to_dict())
+
+
+def bands_in(recipe: dict[str, Any]) -> tuple[SpectralBand, ...] | None:
+    """The bands that a ``PixelRecipe`` names, from its JSON form; None for another recipe."""
+    if "wavelengths_um" not in recipe:
+        return None
+    parts = (recipe["bands"], recipe["wavelengths_um"], recipe["fwhm_um"])
+    return tuple(SpectralBand(*band) for band in zip(*parts, strict=True))
+
+
+def _weights_dict(weights: Weights) -> dict[str, str]:
+    # The published file is the same file wherever it was found.
+    return {"kind": "trained" if weights.trained else "untrained", "digest": weights.digest}
 
 
 def recipe_digest(recipe: dict[str, Any]) -> str:

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from indexer.errors import InvalidInputError
-
 FloatArray = npt.NDArray[np.float32]
+
+ProjectionKind = Literal["pca", "orthonormal", "padding"]
 
 VECTOR_DIMENSIONS = 512
 """Length of the vectors that are searched."""
@@ -30,32 +30,31 @@ MAX_ROWS_FOR_PCA = 4096
 class Projection:
     """A linear map to unit vectors: ``v = (e - mean) @ matrix.T``, then length 1."""
 
-    kind: Literal["pca", "orthonormal"]
-    """How the matrix came about: fitted, or seeded random orthonormal rows."""
+    kind: ProjectionKind
+    """How the matrix came about: fitted, seeded random orthonormal rows, or, for embeddings shorter
+    than the vectors, the identity above rows of zeros."""
     mean: FloatArray
     """Shape ``(d,)``; subtracted first. Zero where there were too few rows to know it."""
     matrix: FloatArray
-    """Shape ``(VECTOR_DIMENSIONS, d)``; orthonormal rows."""
+    """Shape ``(VECTOR_DIMENSIONS, d)``; orthonormal rows, or orthonormal columns for padding."""
 
     @classmethod
     def fit(cls, embeddings: FloatArray, seed: int = 0) -> "Projection":
         """PCA where there are enough rows, else seeded orthonormal rows.
 
-        Args:
-            embeddings: Shape ``(n, d)``; ``d >= VECTOR_DIMENSIONS``.
-            seed: Of the orthonormal rows.
+        Embeddings shorter than the vectors are kept as they are, centered and padded with zeros:
+        every angle and distance between them stays.
 
-        Raises:
-            InvalidInputError: If embeddings are shorter than the vectors would be.
+        Args:
+            embeddings: Shape ``(n, d)``.
+            seed: Of the orthonormal rows.
         """
         n, d = embeddings.shape
-        if d < VECTOR_DIMENSIONS:
-            raise InvalidInputError(
-                f"Embeddings of {d} dimensions cannot be projected to {VECTOR_DIMENSIONS}.",
-                kind="invalid-dimensions",
-            )
         rows = embeddings.astype(np.float64)
         mean = rows.mean(axis=0) if n >= MIN_ROWS_FOR_MEAN else np.zeros(d)
+        if d < VECTOR_DIMENSIONS:
+            padding = np.eye(VECTOR_DIMENSIONS, d, dtype=np.float32)
+            return cls("padding", mean.astype(np.float32), padding)
         if n < MIN_ROWS_FOR_PCA:
             return cls("orthonormal", mean.astype(np.float32), _orthonormal_rows(d, seed))
         values, vectors = np.linalg.eigh(np.cov(rows - mean, rowvar=False))
@@ -70,7 +69,7 @@ class Projection:
         """Restore what ``to_bytes`` wrote."""
         values = np.frombuffer(content, dtype="<f4").astype(np.float32)
         mean, matrix = values[:dimensions], values[dimensions:]
-        known: Literal["pca", "orthonormal"] = "pca" if kind == "pca" else "orthonormal"
+        known = next(known for known in get_args(ProjectionKind) if known == kind)
         return cls(known, mean, matrix.reshape(VECTOR_DIMENSIONS, dimensions))
 
     def to_bytes(self) -> bytes:

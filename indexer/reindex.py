@@ -49,13 +49,15 @@ from indexer.catalog.writing import (
     set_vectors,
 )
 from indexer.clusters.assigning import assign_new_vectors
-from indexer.embedding_space import Recipe, describe_space, notes_for, space_digest
-from indexer.encoders.croma import BANDS, IMAGE_PX, CromaEncoder
-from indexer.encoders.weights import Weights, locate_weights
+from indexer.embedding_space import PixelRecipe, Recipe, describe_space, notes_for, space_digest
+from indexer.encoders.base import Encoder
+from indexer.encoders.choice import open_croma, open_pixel_encoder
+from indexer.encoders.croma import BANDS, IMAGE_PX
+from indexer.encoders.pixel_encoder import PixelEncoder
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import build_generation, is_current
 from indexer.imagery.chip import Chip
-from indexer.inputs import EmbeddingOptions, resolve_inputs
+from indexer.inputs import EmbeddingOptions, check_options, resolve_inputs
 from indexer.lock import only_writer
 from indexer.normalization import Normalization
 from indexer.pipeline import (
@@ -64,8 +66,8 @@ from indexer.pipeline import (
     Prepared,
     chips,
     encode,
-    encoder_input,
     in_batches,
+    input_of,
     measure_normalization,
     prepare,
 )
@@ -136,7 +138,8 @@ def reindex(
 
     Args:
         settings: Where data, database and weights are.
-        imagery: Files, folders and globs of GeoTIFF images.
+        imagery: Files, folders and globs of images: GeoTIFFs, or of any format that a SimpleViT
+            reads.
         options: As on the command line.
         progress: Is told how far the work has come.
 
@@ -147,22 +150,27 @@ def reindex(
     options = options or ReindexOptions()
     progress = progress or Silent()
     findings = Findings()
-    inputs = resolve_inputs(imagery, options, findings)
-    weights = locate_weights(options.weights or settings.croma_weights, options.encoder)
+    check_options(options)
+    pixels = open_pixel_encoder(options.encoder, options.device)
+    wanted = None if pixels is None else pixels.bands
+    inputs = resolve_inputs(imagery, options, findings, wanted)
+    encoder = pixels or open_croma(
+        options.encoder, options.weights or settings.croma_weights, options.device
+    )
     if options.dry_run and not database_exists(settings):
-        return _Run(settings, None, options, inputs, weights, findings, progress).dry()
+        return _Run(settings, None, options, inputs, encoder, findings, progress).dry()
     engine = connect(settings)
     try:
         if options.dry_run:
             filled = None if schema_status(engine) == "empty" else engine
             if filled is not None:
                 require_current_schema(filled)
-            return _Run(settings, filled, options, inputs, weights, findings, progress).dry()
+            return _Run(settings, filled, options, inputs, encoder, findings, progress).dry()
         with only_writer(settings.data_dir):
             if schema_status(engine) == "empty":
                 upgrade(engine)
             require_current_schema(engine)
-            return _Run(settings, engine, options, inputs, weights, findings, progress).complete()
+            return _Run(settings, engine, options, inputs, encoder, findings, progress).complete()
     finally:
         engine.dispose()
 
@@ -176,7 +184,7 @@ class _Run:
         engine: Engine | None,
         options: ReindexOptions,
         inputs: Inputs,
-        weights: Weights,
+        encoder: Encoder,
         findings: Findings,
         progress: Progress,
     ) -> None:
@@ -184,10 +192,10 @@ class _Run:
         self.maybe_engine = engine
         self.options = options
         self.inputs = inputs
-        self.weights = weights
+        self.encoder = encoder
+        self.weights = encoder.weights
         self.findings = findings
         self.progress = progress
-        self.encoder = CromaEncoder(options.encoder, weights, options.device)
         self.embedded = self.chips = self.unchanged = self.clouded = 0
         self.loading_s = 0.0
         self.collection_id = self._find_collection()
@@ -218,9 +226,11 @@ class _Run:
                 connection, self.recipe.digest, self.collection_id, new=self.options.full
             )
 
-    def _recipe(self) -> Recipe:
+    def _recipe(self) -> Recipe | PixelRecipe:
+        if isinstance(self.encoder, PixelEncoder):
+            return self.encoder.recipe(self.inputs.pooling)
         recipe = Recipe(
-            encoder=self.options.encoder,
+            encoder=self.encoder.name,
             weights=self.weights,
             bands=BANDS,
             normalization=Normalization.ssl4eo(),
@@ -228,7 +238,7 @@ class _Run:
             image_px=IMAGE_PX,
             dimensions=self.encoder.dimensions,
         )
-        if self.options.normalization == "ssl4eo":
+        if self.options.normalization != "dataset":
             return recipe
         return replace(recipe, normalization=self._dataset_normalization(recipe))
 
@@ -303,7 +313,7 @@ class _Run:
         if self.options.dry_run or not any(parcel.embeddable for parcel in prepared):
             return np.empty(0, np.float32)
         self._load_encoder()
-        return encoder_input(chip, self.recipe.normalization, self.encoder.image_px)
+        return input_of(chip, self.recipe)
 
     def _known(self, scene: str, prepared: Sequence[Prepared]) -> dict[str, Known]:
         if self.maybe_engine is None or self.collection_id is None or not prepared:
@@ -459,7 +469,7 @@ class _Run:
             recall_at_10=None if manifest is None else manifest.recall_at_10,
             projection_recall_at_10=None if manifest is None else manifest.projection_recall_at_10,
             projection=None if manifest is None else manifest.projection,
-            notes=[*notes_for(recipe), *self.findings.notes],
+            notes=[*notes_for(recipe), *self.findings.told],
             dry_run=self.options.dry_run,
         )
 

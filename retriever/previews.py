@@ -4,27 +4,29 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import shapely
 from sqlalchemy import Connection
 
+from indexer.embedding_space import bands_in
 from indexer.errors import ImageryError, InvalidInputError, NotFoundError
+from indexer.imagery.image import Image, ImagePart
 from indexer.imagery.preview import BANDS, DRAWING, Style, draw_preview
 from indexer.imagery.reader import Scene
-from indexer.imagery.sources import source_at
+from indexer.imagery.sources import EXTENSIONS, source_at
 from retriever.finding import find_parcel
 from retriever.preview_statements import shown_observation
 from retriever.queries import Interval
 from retriever.quoting import quoted
-from retriever.statements import AnyRow
+from retriever.statements import AnyRow, space_of
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +102,9 @@ class Previews:
             )
         named = f"{DRAWING}:{shown.id}:{shown.fingerprint}:{style}:{size_px}"
         digest = hashlib.sha256(named.encode()).hexdigest()[:32]
-        draw = partial(_draw, shown, parcel.geometry, style, size_px)
+        space = space_of(connection, parcel.space_id)
+        spectral = space is not None and bands_in(space.recipe) is not None
+        draw = partial(_draw, shown, parcel, style, size_px, of_any_bands=spectral)
         return Preview(
             collection=parcel.collection,
             parcel_id=parcel.parcel_id,
@@ -168,30 +172,76 @@ def _check(style: str, size_px: int) -> None:
         )
 
 
-def _draw(shown: AnyRow, geometry: bytes | None, style: Style, size_px: int) -> bytes:
-    named = None if shown.layer_bands is None else tuple(shown.layer_bands)
-    source = None
-    with suppress(OSError):
-        source = source_at(Path(shown.source), shown.scene)
-    if source is None:
-        _log.warning("No preview of scene %s: it is not at %s", shown.scene, shown.source)
-        raise _unavailable(shown, "no longer lies where it was read; reindex it from where it is")
+def _draw(
+    shown: AnyRow, parcel: AnyRow, style: Style, size_px: int, *, of_any_bands: bool
+) -> bytes:
     try:
-        scene = Scene.reopen(
-            source, BANDS[style], layer_bands=named, baseline=shown.processing_baseline
-        )
-        parcel = None if geometry is None else shapely.from_wkb(geometry)
-        return draw_preview(scene, parcel, style, size_px)
+        image = (_open_spectral if of_any_bands else _open_scene)(shown, style)
+        geometry = None if parcel.geometry is None else shapely.from_wkb(parcel.geometry)
+        if geometry is None:
+            image = _part(image, parcel.attributes)
+        return draw_preview(image, geometry, style, size_px)
     except ImageryError as error:
         # The message names files, which are no business of whoever asks over the network.
         _log.warning("No preview of scene %s: %s", shown.scene, error.message)
-        if named is None and error.kind in _UNNAMED:
+        if of_any_bands and error.kind == "missing-band":
+            raise _unavailable(
+                shown, f"has no bands that show it in {style}; ask for true-color"
+            ) from None
+        if shown.layer_bands is None and error.kind in _UNNAMED:
             raise _unavailable(
                 shown,
                 "does not name its bands, and how they were named is not stored; reindex it again "
                 "with the same --bands",
             ) from None
         raise _unavailable(shown, f"cannot be read any more ({error.kind})") from None
+
+
+def _open_scene(shown: AnyRow, style: Style) -> Image:
+    """The Sentinel-2 image that was observed, for the bands of a style."""
+    named = None if shown.layer_bands is None else tuple(shown.layer_bands)
+    source = None
+    with suppress(OSError):
+        source = source_at(Path(shown.source), shown.scene)
+    if source is None:
+        raise _gone(shown)
+    return Scene.reopen(source, BANDS[style], layer_bands=named, baseline=shown.processing_baseline)
+
+
+def _open_spectral(shown: AnyRow, style: Style) -> Image:
+    """The image of any bands that was observed; of Sentinel-2's as any other of its images."""
+    # Needed for no picture of a Sentinel-2 collection.
+    from indexer.imagery.spectral_image import open_spectral_image
+    from indexer.imagery.spectral_preview import shown_image
+    from indexer.imagery.spectral_sources import is_sentinel2
+
+    path = Path(shown.source)
+    if path.is_dir():
+        return _open_scene(shown, style)
+    named = ",".join(shown.layer_bands) if shown.layer_bands else None
+    baseline = shown.processing_baseline if path.suffix.lower() in EXTENSIONS else None
+    try:
+        image = open_spectral_image(path, bands=named, baseline=baseline)
+    except (NotFoundError, InvalidInputError):
+        raise _gone(shown) from None
+    if is_sentinel2(image) and {band.name for band in image.bands} >= set(BANDS[style]):
+        return _open_scene(shown, style)
+    return shown_image(image, style)
+
+
+def _part(image: Image, attributes: Mapping[str, Any]) -> Image:
+    """The window of an image without a place that a parcel is; else the image."""
+    sides = [attributes.get(f"window_{name}") for name in ("row", "column", "px")]
+    row, column, side = (value if isinstance(value, int) else -1 for value in sides)
+    height, width = min(side, image.shape[0] - row), min(side, image.shape[1] - column)
+    if min(row, column) < 0 or min(height, width) < 1:
+        return image
+    return ImagePart(image, row, column, (height, width))
+
+
+def _gone(shown: AnyRow) -> NotFoundError:
+    _log.warning("No preview of scene %s: it is not at %s", shown.scene, shown.source)
+    return _unavailable(shown, "no longer lies where it was read; reindex it from where it is")
 
 
 def _unavailable(shown: AnyRow, why: str) -> NotFoundError:

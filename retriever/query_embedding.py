@@ -1,24 +1,51 @@
 """Embed an image that asks: in the space of the index, or not at all."""
 
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from sqlalchemy import Engine
 
-from indexer.catalog.reading import SpaceRecord
+from indexer.catalog.reading import SpaceRecord, collection_spaces, get_space
+from indexer.embedding_space import bands_in
 from indexer.encoders.croma import CromaEncoder
-from indexer.encoders.weights import Weights, locate_weights
+from indexer.encoders.pixel_encoder import PixelEncoder, pixel_input
+from indexer.encoders.weights import Weights, locate_weights, sha256_of
 from indexer.errors import GenerationMismatchError, ImageryError, WeightsError
 from indexer.imagery.chip import Chip
+from indexer.imagery.spectral_bands import SpectralBand, match_bands
 from indexer.normalization import Normalization
 from indexer.pipeline import encoder_input
+from indexer.sensors import SENTINEL2_BANDS
 from indexer.settings import Settings
 
 FloatArray = npt.NDArray[np.float32]
 
 # Two requests at once must not load the network twice.
 _loading = threading.Lock()
+
+
+def bands_to_ask_with(engine: Engine, collection: str | None) -> tuple[SpectralBand, ...] | None:
+    """The bands that an image needs to be held against a collection.
+
+    Args:
+        engine: The catalog.
+        collection: Whose space is asked; None where there is only one.
+
+    Returns:
+        None where they are Sentinel-2's, as CROMA takes them, and where the search itself will say
+        that there is no such collection or that several spaces are meant.
+    """
+    with engine.connect() as connection:
+        found = collection_spaces(connection)
+        asked = found.values() if collection is None else [found.get(collection)]
+        spaces = {space for space in asked if space is not None}
+        if len(spaces) != 1:
+            return None
+        return bands_in(get_space(connection, spaces.pop()).recipe)
 
 
 def embed_chip(chip: Chip, space: SpaceRecord, settings: Settings) -> FloatArray:
@@ -40,13 +67,68 @@ def embed_chip(chip: Chip, space: SpaceRecord, settings: Settings) -> FloatArray
         )
     if space.projection is None:
         raise TypeError("a published space has a projection")
+    wanted = bands_in(space.recipe)
+    embedding = (
+        _embedded_by_croma(chip, space, settings)
+        if wanted is None
+        else _embedded_by_pixels(chip, space, wanted)
+    )
+    vector: FloatArray = space.projection.apply(embedding)[0]
+    return vector
+
+
+def _embedded_by_croma(chip: Chip, space: SpaceRecord, settings: Settings) -> FloatArray:
+    """Embedding of a chip, shape ``(1, d)``."""
     normalization = Normalization.from_dict(space.recipe["normalization"])
     image = encoder_input(chip, normalization, space.recipe["image_px"])
     encoder = _encoder_of(space, settings)
     everywhere = np.ones((1, encoder.patches_per_side, encoder.patches_per_side), np.float32)
     (embedding,) = encoder.encode(image[None], [everywhere])
-    vector: FloatArray = space.projection.apply(embedding)[0]
-    return vector
+    return embedding
+
+
+def _embedded_by_pixels(
+    chip: Chip, space: SpaceRecord, wanted: Sequence[SpectralBand]
+) -> FloatArray:
+    """Embedding of a chip by a network that looks at each of its pixels, shape ``(1, d)``."""
+    values = pixel_input(chip)[list(match_bands(chip.source, _bands_of(chip), wanted))]
+    seen = np.isfinite(values).all(axis=0)
+    if not seen.any():
+        raise ImageryError(
+            f"{chip.source}: clouds hide every pixel; use another image.", kind="no-valid-pixels"
+        )
+    with _loading:
+        encoder = _pixel_encoder(space.weights_path, space.recipe["weights"]["digest"])
+    (embedding,) = encoder.encode([values], [np.ones((1, *seen.shape), np.float32)])
+    return embedding
+
+
+def _bands_of(chip: Chip) -> list[SpectralBand]:
+    """A chip's bands, with the wavelengths that their names tell."""
+    known = {name: band.center_wavelength_um for name, band in SENTINEL2_BANDS.items()}
+    return [SpectralBand(name, known.get(name)) for name in chip.bands]
+
+
+@lru_cache(maxsize=1)
+def _pixel_encoder(last_seen: str | None, digest: str) -> PixelEncoder:
+    """The encoder of a space, from where the space was last made with it."""
+    if last_seen is None:
+        raise TypeError("a space of a network of one's own knows its file")
+    path = Path(last_seen)
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: the encoder that the index was made with is not there. Put it back, or name "
+            "its new place: parcelle reindex ... --encoder simple-vit:FILE embeds nothing again.",
+            kind="weights-not-found",
+        )
+    found = sha256_of(path)
+    if found != digest:
+        raise GenerationMismatchError(
+            f"The index was made with the encoder {digest[:12]}, but here is {found[:12]}; put "
+            "the former file back, or reindex with this one.",
+            kind="space-mismatch",
+        )
+    return PixelEncoder.open(path)
 
 
 def _encoder_of(space: SpaceRecord, settings: Settings) -> CromaEncoder:

@@ -48,7 +48,7 @@ Imagery = Annotated[
     list[str],
     typer.Argument(
         help="GeoTIFF files, folders (searched in depth) or quoted globs: chips, scenes, or "
-        "folders with one file per band.",
+        "folders with one file per band. For simple-vit also ENVI (.hdr) and NumPy (.npy, .npz).",
         show_default=False,
     ),
 ]
@@ -58,6 +58,17 @@ ParcelsFile = Annotated[
         "--parcels",
         help="Parcels to find on the images: GeoPackage, GeoJSON, Shapefile or GeoParquet. "
         "Without it, each image is one parcel.",
+    ),
+]
+Windows = Annotated[
+    int | None,
+    typer.Option(
+        "--windows",
+        metavar="PX",
+        min=8,
+        max=1024,
+        help="Cut each image into windows of PX x PX pixels, each a parcel of its own, named "
+        "IMAGE-r00120-c00240 by its first row and column.",
     ),
 ]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the parcels' ids.")]
@@ -71,13 +82,19 @@ InCollection = Annotated[
     str | None,
     typer.Option("--collection", help="The parcel's collection; needed where ids repeat."),
 ]
-Encoder = Annotated[str, typer.Option("--encoder", help="croma-large or croma-base.")]
+Encoder = Annotated[
+    str,
+    typer.Option(
+        "--encoder",
+        help="croma-large, croma-base, or simple-vit:FILE, where parcelle pretrain made FILE.",
+    ),
+]
 WeightsChoice = Annotated[
     str | None,
     typer.Option(
         "--weights",
         help="pretrained, a weight file, or untrained (random, for trials). "
-        "Default: PARCELLE_CROMA_WEIGHTS, else pretrained.",
+        "Default: PARCELLE_CROMA_WEIGHTS, else pretrained. A simple-vit file holds its own.",
     ),
 ]
 Bands = Annotated[
@@ -97,11 +114,11 @@ Baseline = Annotated[
     ),
 ]
 NormalizationChoice = Annotated[
-    Normalization,
+    Normalization | None,
     typer.Option(
         "--normalization",
         help="ssl4eo: the statistics CROMA was pretrained with; dataset: this run's own, then "
-        "frozen for the collection.",
+        "frozen for the collection. Default: ssl4eo. A simple-vit file holds its own.",
     ),
 ]
 PoolingChoice = Annotated[

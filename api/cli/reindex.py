@@ -17,12 +17,13 @@ EXIT_SKIPPED = 3
 def reindex(
     imagery: options.Imagery,
     parcels: options.ParcelsFile = None,
+    windows: options.Windows = None,
     collection: options.IntoCollection = "parcels",
     encoder: options.Encoder = "croma-large",
     weights: options.WeightsChoice = None,
     bands: options.Bands = None,
     baseline: options.Baseline = None,
-    normalization: options.NormalizationChoice = options.Normalization.ssl4eo,
+    normalization: options.NormalizationChoice = None,
     pooling: options.PoolingChoice = None,
     batch_size: options.BatchSize = 16,
     device: options.DeviceChoice = options.Device.auto,
@@ -46,6 +47,8 @@ def reindex(
 
       parcelle reindex EuroSAT/ --bands eurosat --weights untrained
 
+      parcelle reindex flight.hdr --windows 64 --encoder simple-vit:flight.pt
+
     Unchanged parcels are not embedded again; an interrupted run is finished
     by the next. Exit code 3 means that some inputs were skipped; each is named
     with its reason.
@@ -58,6 +61,7 @@ def reindex(
         imagery,
         ReindexOptions(
             parcels=parcels,
+            windows=windows,
             id_column=id_column,
             crop_column=crop_column,
             collection=collection,
@@ -65,7 +69,7 @@ def reindex(
             weights=weights,
             bands=bands,
             baseline=baseline,
-            normalization=normalization.value,
+            normalization=None if normalization is None else normalization.value,
             pooling=None if pooling is None else pooling.value,
             batch_size=batch_size,
             device=device.value,

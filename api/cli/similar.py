@@ -12,6 +12,7 @@ from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from indexer.imagery.chip import Chip
+    from indexer.imagery.spectral_bands import SpectralBand
     from retriever.queries import ParcelFilter
     from retriever.results import Matches
 
@@ -75,11 +76,17 @@ def similar(
             "--like and --unlike go with a parcel id, not with --image.", kind="invalid-option"
         )
     where = filter_from(crop, bbox, datetime, within, expression)
-    chip = None if image is None else read_query_image(image, bands, baseline)
     with ParcelSearcher.open(Settings()) as searcher:
-        if chip is not None:
+        if image is not None:
+            from retriever.query_embedding import bands_to_ask_with
+
+            wanted = bands_to_ask_with(searcher.engine, collection)
             matches = searcher.similar_by_chip(
-                chip, collection=collection, k=k, where=where, observations=observations
+                read_query_image(image, bands, baseline, wanted),
+                collection=collection,
+                k=k,
+                where=where,
+                observations=observations,
             )
         else:
             matches = searcher.similar_by_examples(
@@ -113,8 +120,24 @@ def filter_from(
     )
 
 
-def read_query_image(image: Path, bands: str | None, baseline: str | None) -> "Chip":
-    """Read the one image that asks."""
+def read_query_image(
+    image: Path,
+    bands: str | None,
+    baseline: str | None,
+    wanted: "tuple[SpectralBand, ...] | None" = None,
+) -> "Chip":
+    """Read the one image that asks.
+
+    Args:
+        image: A file, or a folder of band files.
+        bands: As ``--bands``.
+        baseline: As ``--baseline``.
+        wanted: Bands of an encoder that was trained on bands of its own; None for CROMA.
+    """
+    if wanted is not None:
+        from indexer.imagery.spectral_sources import SpectralReading, read_whole
+
+        return read_whole(image, SpectralReading(wanted, bands, baseline))
     from indexer.imagery.reader import ReadingOptions, read_image
     from indexer.sensors import parse_bands, parse_baseline
 

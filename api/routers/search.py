@@ -93,13 +93,15 @@ def _by_image(
     from indexer.imagery.reader import ReadingOptions
     from indexer.imagery.uploads import read_upload
     from indexer.sensors import parse_bands, parse_baseline
+    from retriever.query_embedding import bands_to_ask_with
 
     options = ReadingOptions(
         bands=None if image.bands is None else parse_bands(image.bands),
         baseline=None if image.baseline is None else parse_baseline(image.baseline),
     )
+    wanted = bands_to_ask_with(searcher.engine, asked.collection)
     return searcher.similar_by_chip(
-        read_upload(image.content, image.name, options),
+        read_upload(image.content, image.name, options, wanted),
         collection=asked.collection,
         k=asked.k,
         where=where,

@@ -6,7 +6,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from indexer.encoders.weights import Weights
+
 FloatArray = npt.NDArray[np.float32]
+
+Images = FloatArray | Sequence[FloatArray]
+"""One array ``(band, y, x)`` for each image."""
 
 
 class Encoder(Protocol):
@@ -17,25 +22,39 @@ class Encoder(Protocol):
         """The word for ``--encoder``."""
 
     @property
+    def weights(self) -> Weights:
+        """Where its parameters come from."""
+
+    @property
     def dimensions(self) -> int:
         """Length of an embedding."""
 
     @property
-    def image_px(self) -> int:
-        """Side of the square input in pixels."""
+    def patches_per_side(self) -> int | None:
+        """Tokens along one side of the input; None where every pixel of an image has its own."""
 
     @property
-    def patches_per_side(self) -> int:
-        """Tokens along one side of the input."""
+    def loaded(self) -> bool:
+        """Whether the network is in memory already."""
 
-    def encode(self, images: FloatArray, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
-        """Embed images, each pooled once or several times, in one forward pass.
+    def load(self) -> None:
+        """Build the network and read its weights now instead of at the first image.
+
+        Raises:
+            WeightsError: If the weights do not fit the network.
+        """
+
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """Embed images, each pooled once or several times.
 
         Args:
-            images: Shape ``(n, band, image_px, image_px)``, normalized.
+            images: As the encoder takes them: normalized squares of one size, or, where
+                ``patches_per_side`` is None, of any sizes, as they were measured and NaN where not
+                to be looked at.
             pooling_weights: One array for each image, shape
-                ``(m, patches_per_side, patches_per_side)``: the share of each patch that counts
-                for each of the image's m embeddings; not all zero.
+                ``(m, patches_per_side, patches_per_side)``, or ``(m, y, x)`` of the image where
+                that is None: the share of each token that counts for each of the image's m
+                embeddings; not all zero.
 
         Returns:
             One array for each image, shape ``(m, dimensions)``, not normalized. An image's

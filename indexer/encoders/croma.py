@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from indexer.encoders.base import FloatArray
+from indexer.encoders.base import FloatArray, Images
 from indexer.encoders.weights import UNTRAINED_SEED, Weights, load_optical_state
 from indexer.errors import InvalidInputError, WeightsError
 from indexer.sensors import PROFILES
@@ -134,7 +134,7 @@ class CromaEncoder:
                 ) from error
         return network.eval().to(self.device)
 
-    def encode(self, images: FloatArray, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
         """Embed images, each pooled once or several times, in one forward pass.
 
         Args:

@@ -16,7 +16,8 @@ from shapely import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from indexer.imagery.chip import Chip
-from indexer.imagery.reader import MAX_CHIP_PX, Scene
+from indexer.imagery.image import Image as Imagery
+from indexer.imagery.reader import MAX_CHIP_PX
 from indexer.parcels.coverage import to_crs
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -73,7 +74,7 @@ class _Frame:
 
 
 def draw_preview(
-    scene: Scene, parcel: Polygon | MultiPolygon | None, style: Style, size_px: int
+    scene: Imagery, parcel: Polygon | MultiPolygon | None, style: Style, size_px: int
 ) -> bytes:
     """Draw a parcel and its surroundings as one scene shows them, in the scene's own grid.
 
@@ -83,7 +84,7 @@ def draw_preview(
     are more of them than the picture has.
 
     Args:
-        scene: Opened for ``BANDS[style]``.
+        scene: Opened for ``BANDS[style]``; any image whose chips hold reflectance of three bands.
         parcel: Its outline in longitude and latitude; None where the image is the parcel.
         style: Which bands are shown.
         size_px: Width and height of the picture.
@@ -109,7 +110,7 @@ def draw_preview(
 # Which part of the scene ----------------------------------------------------------------------
 
 
-def _frame(scene: Scene, parcel: Polygon | MultiPolygon | None) -> _Frame:
+def _frame(scene: Imagery, parcel: Polygon | MultiPolygon | None) -> _Frame:
     height, width = scene.shape
     extent = shapely.box(0, 0, width, height)
     outline = extent if parcel is None else _in_pixels(scene, parcel)
@@ -137,7 +138,7 @@ def _square(box: tuple[float, float, float, float], outline: BaseGeometry) -> _F
     return _Frame(row, column, side, outline)
 
 
-def _in_pixels(scene: Scene, parcel: Polygon | MultiPolygon) -> BaseGeometry:
+def _in_pixels(scene: Imagery, parcel: Polygon | MultiPolygon) -> BaseGeometry:
     """The parcel in columns and rows of the scene; empty where that has no place on the map."""
     if scene.crs is None:
         return Polygon()
@@ -147,7 +148,7 @@ def _in_pixels(scene: Scene, parcel: Polygon | MultiPolygon) -> BaseGeometry:
     return moved
 
 
-def _pixel_m(scene: Scene, where: shapely.Point) -> tuple[float, float]:
+def _pixel_m(scene: Imagery, where: shapely.Point) -> tuple[float, float]:
     """Width and height of the pixel at a column and row, in meters on the ground."""
     to_map = scene.transform
     corners = [to_map @ (where.x + x, where.y + y) for x, y in ((0, 0), (1, 0), (0, 1))]
@@ -159,7 +160,7 @@ def _pixel_m(scene: Scene, where: shapely.Point) -> tuple[float, float]:
 # Pixels ---------------------------------------------------------------------------------------
 
 
-def _pixels(scene: Scene, frame: _Frame, style: Style) -> UInt8Array:
+def _pixels(scene: Imagery, frame: _Frame, style: Style) -> UInt8Array:
     """Red, green, blue and opacity of each pixel in the frame, shape ``(side, side, 4)``."""
     canvas = np.zeros((frame.side, frame.side, 4), dtype=np.uint8)
     height, width = scene.shape
@@ -171,16 +172,16 @@ def _pixels(scene: Scene, frame: _Frame, style: Style) -> UInt8Array:
     inside = canvas[
         top - frame.row : bottom - frame.row, left - frame.column : right - frame.column
     ]
-    reflectance = chip.reflectance - _of_the_air(scene, style)
+    reflectance = chip.reflectance - _of_the_air(chip, style)
     inside[..., :3] = np.moveaxis(_stretched(chip, reflectance, style), 0, -1)
     inside[..., 3] = np.where(chip.data_mask, 255, 0)
     return canvas
 
 
-def _of_the_air(scene: Scene, style: Style) -> npt.NDArray[np.float32]:
+def _of_the_air(chip: Chip, style: Style) -> npt.NDArray[np.float32]:
     """Reflectance of the air in each band shown, shape ``(3, 1, 1)``; 0 at the ground's level."""
     # Only names that were given tell the level: no band but cirrus sets Level-1C apart.
-    of_level_1c = _LEVEL_1C_ONLY in (scene.layer_bands or ())
+    of_level_1c = _LEVEL_1C_ONLY in (chip.layer_bands or ())
     air = [_AIR[band] if of_level_1c else 0.0 for band in BANDS[style]]
     return np.array(air, dtype=np.float32).reshape(3, 1, 1)
 

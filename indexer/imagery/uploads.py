@@ -13,10 +13,18 @@ from indexer.errors import ImageryError
 from indexer.imagery.chip import Chip
 from indexer.imagery.hardening import ALONE
 from indexer.imagery.reader import ReadingOptions, Scene, check_chip_size, readable
-from indexer.imagery.sources import find_sources
+from indexer.imagery.sources import ImageSource, find_sources
+from indexer.imagery.spectral_bands import SpectralBand
+from indexer.imagery.spectral_sources import SpectralReading
 
 MAX_LAYERS: Final = 64
 """More than any multispectral product stacks in one file."""
+
+MAX_SPECTRAL_LAYERS: Final = 512
+"""More than any hyperspectral instrument measures, where an encoder asks for bands of its own."""
+
+MAX_SPECTRAL_VALUES: Final = 2**24
+"""Pixels x bands of an image for such an encoder: as many as a chip of 16 bands may have."""
 
 MAX_BLOCK_BYTES: Final = 64 << 20
 """A file states the size of its blocks, and GDAL allocates one before it looks at the image's."""
@@ -25,13 +33,20 @@ _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME: Final = 120
 
 
-def read_upload(content: bytes, name: str, options: ReadingOptions) -> Chip:
+def read_upload(
+    content: bytes,
+    name: str,
+    options: ReadingOptions,
+    wanted: tuple[SpectralBand, ...] | None = None,
+) -> Chip:
     """Read an image that came over the network, as a chip.
 
     Args:
         content: Of a GeoTIFF file.
         name: What its sender calls it; a time or baseline in it counts as in any file's name.
         options: What the file does not say itself.
+        wanted: Bands of an encoder that was trained on bands of its own; None reads those of
+            ``options``.
 
     Raises:
         ImageryError: If it is no GeoTIFF, lacks a band, or is larger than a chip may be.
@@ -41,7 +56,7 @@ def read_upload(content: bytes, name: str, options: ReadingOptions) -> Chip:
         path = Path(folder) / f"{stem}.tif"
         path.write_bytes(content)
         try:
-            return _read(path, options)
+            return _read(path, options, wanted)
         except ImageryError as error:
             # Where it lay for a moment is nobody's business.
             raise ImageryError(
@@ -49,21 +64,38 @@ def read_upload(content: bytes, name: str, options: ReadingOptions) -> Chip:
             ) from None
 
 
-def _read(path: Path, options: ReadingOptions) -> Chip:
+def _read(path: Path, options: ReadingOptions, wanted: tuple[SpectralBand, ...] | None) -> Chip:
     (source,), _ = find_sources([path])
+    most_layers = MAX_LAYERS if wanted is None else MAX_SPECTRAL_LAYERS
     with readable(source), rasterio.open(path, driver="GTiff") as file:
         layers = file.count
         block_bytes = max(
             math.prod(shape) * np.dtype(dtype).itemsize
             for shape, dtype in zip(file.block_shapes, file.dtypes, strict=True)
         )
-    if layers > MAX_LAYERS or block_bytes > MAX_BLOCK_BYTES:
+    if layers > most_layers or block_bytes > MAX_BLOCK_BYTES:
         raise ImageryError(
             f"{path}: {layers} layers in blocks of {block_bytes / 2**20:.0f} MiB; at most "
-            f"{MAX_LAYERS} layers in blocks of {MAX_BLOCK_BYTES >> 20} MiB are read. Cut the image "
-            "to a chip first.",
+            f"{most_layers} layers in blocks of {MAX_BLOCK_BYTES >> 20} MiB are read. Cut the "
+            "image to a chip first.",
             kind="too-large",
         )
+    if wanted is not None:
+        return _read_wanted(path, options, wanted)
     scene = Scene.open(source, options)
     check_chip_size(scene)
     return scene.read()
+
+
+def _read_wanted(path: Path, options: ReadingOptions, wanted: tuple[SpectralBand, ...]) -> Chip:
+    bands = None if options.bands is None else ",".join(options.bands)
+    reading = SpectralReading(wanted, bands, options.baseline)
+    image = reading.open(ImageSource(path.stem, path, ((None, path),)))
+    height, width = image.shape
+    if height * width * len(wanted) > MAX_SPECTRAL_VALUES:
+        raise ImageryError(
+            f"{path}: {height} x {width} px of {len(wanted)} bands are too much for a question (at "
+            f"most {MAX_SPECTRAL_VALUES:,} values). Cut the image to a chip first.",
+            kind="too-large",
+        )
+    return image.read()

@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from indexer import pipeline, reindex
-from indexer.encoders import croma
+from indexer import pipeline
+from indexer.encoders import choice, croma
+from indexer.encoders.base import Images
 from indexer.encoders.weights import Weights
 
 FloatArray = npt.NDArray[np.float32]
@@ -23,7 +24,6 @@ class OneLayerEncoder:
     """Sends each patch's mean reflectance through one layer and pools the patches like CROMA."""
 
     dimensions = DIMENSIONS
-    image_px = croma.IMAGE_PX
     patches_per_side = croma.IMAGE_PX // croma.PATCH_PX
     loaded = True
 
@@ -35,7 +35,7 @@ class OneLayerEncoder:
     def load(self) -> None:
         """There is nothing to read."""
 
-    def encode(self, images: FloatArray, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
         """As ``Encoder.encode``, image by image."""
         return [
             self._pool(self._tokens(image), weights)
@@ -67,7 +67,7 @@ def one_layer_installed() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         # Its entry is only looked up; the network behind it is never built.
         patch.setitem(croma.ARCHITECTURES, NAME, {"encoder_dim": DIMENSIONS})
-        patch.setattr(reindex, "CromaEncoder", OneLayerEncoder)
+        patch.setattr(choice, "CromaEncoder", OneLayerEncoder)
         # The true one needs torch.
         patch.setattr(pipeline, "resize", enlarge)
         yield NAME

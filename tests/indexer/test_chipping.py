@@ -14,8 +14,10 @@ from indexer.chipping import (
     STRIDE_PX,
     ChipPlan,
     ParcelFinder,
+    count_windows,
     footprint_lon_lat,
     grid_origins,
+    image_windows,
     whole_image,
 )
 from indexer.embedding_space import Pooling
@@ -278,6 +280,55 @@ def test_a_large_scene_needs_parcels(shape: tuple[int, int]) -> None:
     with pytest.raises(ImageryError, match="give --parcels") as caught:
         whole_image(make_scene(*shape), "chips")
     assert caught.value.kind == "too-large"
+
+
+# Windows
+
+
+def test_an_image_is_cut_into_windows_that_are_parcels() -> None:
+    plans = image_windows(make_scene(240, 360, class_name="Maize"), "flights", 120)
+    assert [(plan.row, plan.column, plan.height, plan.width) for plan in plans] == [
+        (row, column, 120, 120) for row in (0, 120) for column in (0, 120, 240)
+    ]
+    (target,) = plans[-1].targets
+    assert target.geometry is None
+    parcel = target.parcel
+    assert (parcel.collection, parcel.parcel_id) == ("flights", "scene-r00120-c00240")
+    assert parcel.crop_name == "Maize"
+    assert parcel.attributes == {"window_row": 120, "window_column": 240, "window_px": 120}
+    assert parcel.geometry is not None
+    outline = polygon_at((120, 240, 120, 120))
+    assert parcel.geometry.symmetric_difference(outline).area < 1e-4 * outline.area
+
+
+def test_the_last_windows_end_where_the_image_ends() -> None:
+    plans = image_windows(make_scene(100, 130), "flights", 60)
+    assert count_windows(make_scene(100, 130), 60) == len(plans) == 6
+    assert [(plan.row, plan.column) for plan in plans] == [
+        (row, column) for row in (0, 40) for column in (0, 60, 70)
+    ]
+    assert all((plan.height, plan.width) == (60, 60) for plan in plans)
+
+
+def test_an_image_that_is_narrower_than_a_window_is_taken_as_far_as_it_reaches() -> None:
+    plans = image_windows(make_scene(40, 130), "flights", 60)
+    assert {(plan.height, plan.width) for plan in plans} == {(40, 60)}
+    (whole,) = image_windows(make_scene(40, 50), "flights", 60)
+    assert (whole.height, whole.width) == (40, 50)
+
+
+@given(st.integers(1, 500), st.integers(8, 200))
+def test_windows_cover_every_pixel(length: int, side_px: int) -> None:
+    origins = grid_origins(length, side_px, side_px)
+    covered = {pixel for origin in origins for pixel in range(origin, origin + side_px)}
+    assert covered >= set(range(length))
+    assert length < side_px or max(covered) == length - 1
+    assert len(origins) == max(1, -(-length // side_px))
+
+
+def test_a_window_without_a_reference_system_has_no_geometry() -> None:
+    plans = image_windows(make_scene(64, 64, crs=None), "flights", 32)
+    assert [plan.targets[0].parcel.geometry for plan in plans] == [None] * 4
 
 
 # Parcels that are not there

@@ -9,13 +9,16 @@ import pytest
 
 from indexer.embedding_space import (
     UNTRAINED_NOTE,
+    PixelRecipe,
     Recipe,
+    bands_in,
     describe_space,
     notes_for,
     recipe_digest,
     space_digest,
 )
 from indexer.encoders.weights import Weights
+from indexer.imagery.spectral_bands import SpectralBand
 from indexer.normalization import Normalization
 from indexer.projection import VECTOR_DIMENSIONS, Projection
 from indexer.sensors import PROFILES
@@ -28,6 +31,18 @@ RECIPE = Recipe(
     pooling="parcel",
     image_px=120,
     dimensions=1024,
+)
+
+
+PIXELS = PixelRecipe(
+    encoder="simple-vit",
+    weights=Weights("file", "0123abcd", Path("own.pt")),
+    bands=(SpectralBand("551.2 nm", 0.5512, 0.01), SpectralBand("band 2", None)),
+    pooling="parcel",
+    training="default",
+    window_px=7,
+    most_windows=16_384,
+    dimensions=84,
 )
 
 
@@ -110,3 +125,47 @@ def test_answers_from_untrained_weights_say_so() -> None:
 
 def test_answers_from_trained_weights_need_no_note() -> None:
     assert notes_for(RECIPE.to_dict()) == ()
+
+
+# Of a network of one's own
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": Weights("file", "0123abce", None)},
+        {"weights": Weights("untrained", "0123abcd", None)},
+        {"bands": PIXELS.bands[::-1]},
+        {"pooling": "image"},
+        {"window_px": 8},
+        {"most_windows": 4096},
+        {"dimensions": 20},
+        {"precision": "bf16"},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_whatever_gives_a_pixels_features_their_meaning_changes_the_digest(
+    change: dict[str, Any],
+) -> None:
+    assert replace(PIXELS, **change).digest != PIXELS.digest
+
+
+def test_where_an_encoder_of_ones_own_lies_does_not_change_the_digest() -> None:
+    moved = replace(PIXELS, weights=Weights("file", "0123abcd", Path("elsewhere.pt")))
+    assert moved.digest == PIXELS.digest
+
+
+def test_the_bands_to_ask_with_are_read_back_from_json() -> None:
+    stored = json.loads(json.dumps(PIXELS.to_dict()))
+    assert bands_in(stored) == PIXELS.bands
+    assert bands_in(RECIPE.to_dict()) is None
+
+
+def test_an_encoder_of_ones_own_is_described_like_any_other() -> None:
+    assert describe_space(PIXELS.to_dict(), "f" * 64) == {
+        "id": "f" * 12,
+        "encoder": "simple-vit",
+        "weights": "trained",
+        "normalization": "z-score",
+        "pooling": "parcel",
+    }

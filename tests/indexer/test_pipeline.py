@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from indexer.chipping import ChipPlan, ParcelFinder, Target, footprint_lon_lat
 from indexer.embedding_space import Pooling
+from indexer.encoders.base import Images
+from indexer.encoders.weights import Weights
 from indexer.errors import ImageryError
 from indexer.imagery.chip import Chip
 from indexer.imagery.reader import ReadingOptions, Scene
@@ -182,6 +184,32 @@ def test_many_doubts_are_not_all_listed() -> None:
     assert "not listed" in findings.notes[-1]
 
 
+def test_what_many_images_share_is_told_once(tmp_path: Path) -> None:
+    write_geotiff(tmp_path / "a.tif", make_dn(), L2A)
+    (source,), _ = find_sources([tmp_path])
+    findings = Findings()
+    for _ in range(3):
+        findings.remark(source, ["it has no wavelengths", "it has no place"])
+    findings.remark(source, ["it is dark"])
+    assert findings.told == [
+        "a and 2 more: it has no wavelengths.",
+        "a and 2 more: it has no place.",
+        "a: it is dark.",
+    ]
+
+
+def test_empty_windows_are_announced_and_left_out(tmp_path: Path) -> None:
+    stack = make_dn(24)
+    stack[:, :, 12:] = 0
+    write_geotiff(tmp_path / "track.tif", stack, L2A)
+    findings, progress = Findings(), Counter()
+    inputs = replace(inputs_of(tmp_path, baseline="04.00"), windows_px=12)
+    taken = [plan for _, plan in chips(inputs, findings, progress, "Reading")]
+    assert [(plan.row, plan.column) for plan in taken] == [(0, 0), (12, 0)]
+    assert findings.told == ["track: 2 windows without data are left out."]
+    assert progress.announced == len(taken) + progress.reported == 4
+
+
 @dataclass
 class Counter(Silent):
     """Adds up what is announced and what is reported."""
@@ -338,12 +366,16 @@ class Averaging:
     """An encoder whose tokens are the patches' mean of the first band."""
 
     name = "averaging"
+    weights = Weights("untrained", "averages", None)
     dimensions = 1
-    image_px = 120
     patches_per_side = PATCHES
+    loaded = True
 
-    def encode(self, images: FloatArray, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
-        tokens = images[:, 0].reshape(-1, PATCHES, 8, PATCHES, 8).mean(axis=(2, 4))
+    def load(self) -> None:
+        """There is nothing to read."""
+
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        tokens = np.stack(list(images))[:, 0].reshape(-1, PATCHES, 8, PATCHES, 8).mean(axis=(2, 4))
         return [
             np.array([[np.average(token, weights=weight)] for weight in weights], np.float32)
             for token, weights in zip(tokens, pooling_weights, strict=True)
@@ -378,6 +410,13 @@ def test_batches_hold_everything_in_order_and_none_is_too_large(count: int, size
     assert [item for batch in batches for item in batch] == items
     assert all(len(batch) == size for batch in batches[:-1])
     assert all(0 < len(batch) <= size for batch in batches[-1:])
+
+
+def test_chips_that_are_large_come_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    chip = make_chip(4)
+    monkeypatch.setattr("indexer.pipeline._MOST_BATCH_BYTES", 2 * chip.reflectance.nbytes)
+    items: list[Any] = [(np.array([number]), [], chip) for number in range(5)]
+    assert [len(batch) for batch in in_batches(iter(items), 16)] == [2, 2, 1]
 
 
 # Statistics

@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from indexer.errors import InvalidInputError
 from indexer.projection import (
     MIN_ROWS_FOR_MEAN,
     MIN_ROWS_FOR_PCA,
@@ -156,11 +155,25 @@ def test_random_rows_follow_from_the_seed_alone() -> None:
     assert not np.allclose(other.matrix, fitted(1).matrix)
 
 
-@pytest.mark.parametrize("d", [1, VECTOR_DIMENSIONS - 1])
-def test_embeddings_shorter_than_the_vectors_are_refused(d: int) -> None:
-    with pytest.raises(InvalidInputError, match=f"{d} dimensions.*{VECTOR_DIMENSIONS}") as caught:
-        Projection.fit(np.zeros((5, d), dtype=np.float32))
-    assert caught.value.kind == "invalid-dimensions"
+@pytest.mark.parametrize("d", [2, 84, VECTOR_DIMENSIONS - 1])
+@pytest.mark.parametrize("n", [1, MIN_ROWS_FOR_MEAN, MIN_ROWS_FOR_PCA])
+def test_shorter_embeddings_keep_every_angle_between_them(n: int, d: int) -> None:
+    rows = embeddings(n, d)
+    projection = Projection.fit(rows)
+    assert projection.kind == "padding"
+    mean = rows.astype(np.float64).mean(axis=0) if n >= MIN_ROWS_FOR_MEAN else 0
+    vectors = projection.apply(rows[:100])
+    assert vectors.shape == (min(n, 100), VECTOR_DIMENSIONS)
+    np.testing.assert_allclose(cosines(vectors), cosines(rows[:100] - mean), atol=1e-4)
+    np.testing.assert_array_equal(vectors[:, d:], 0)
+
+
+def test_bytes_restore_a_padding_exactly() -> None:
+    rows = embeddings(MIN_ROWS_FOR_MEAN, 20)
+    projection = Projection.fit(rows)
+    restored = Projection.from_bytes(projection.kind, projection.to_bytes(), 20)
+    assert restored.kind == "padding"
+    np.testing.assert_array_equal(restored.apply(rows), projection.apply(rows))
 
 
 def test_rows_of_zeros_stay_zero() -> None:

@@ -430,7 +430,7 @@ def test_weights_of_another_network_write_nothing(
     from indexer.encoders.croma import CromaEncoder
 
     # The network that the quick encoder stands for.
-    monkeypatch.setattr("indexer.reindex.CromaEncoder", CromaEncoder)
+    monkeypatch.setattr("indexer.encoders.choice.CromaEncoder", CromaEncoder)
     weights = tmp_path / "other.pt"
     tensors = {"layer.weight": torch.zeros(3, 3)}
     torch.save({"s2_encoder": tensors, "s2_GAP_FFN": tensors}, weights)
