@@ -148,7 +148,7 @@ def _for_other_origins(origins: tuple[str, ...]) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
-        allow_methods=("GET", "HEAD", "POST"),
+        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
         allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "If-None-Match"),
         expose_headers=("ETag", "Retry-After", "X-Request-ID"),
     )

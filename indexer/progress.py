@@ -7,13 +7,13 @@ class Progress(Protocol):
     """Receives how far a task has come."""
 
     def start(self, task: str, total: int) -> None:
-        """A task begins; ``total`` is the number of chips that it takes."""
+        """A task begins; ``total`` is the number of steps that it takes, such as chips."""
 
     def rename(self, task: str) -> None:
         """What is being done has another name for now."""
 
     def advance(self, done: int) -> None:
-        """So many chips more are done."""
+        """So many steps more are done."""
 
     def finish(self) -> None:
         """The task is over."""

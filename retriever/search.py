@@ -288,6 +288,9 @@ class ParcelSearcher:
             vectors = _vectors(connection, parcel, where.interval)
             space = statements.space_of(connection, parcel.space_id)
             notes = [] if space is None else list(notes_for(space.recipe))
+            measured = [one for one in seen if one.valid_pixels]
+            if measured and not any(one.indices for one in measured):
+                notes.append("No spectral index is measured: the images have none of their bands.")
             generation, against = None, None
             if peers:
                 try:

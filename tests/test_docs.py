@@ -48,8 +48,12 @@ def test_readme_names_every_command_and_option(command: str) -> None:
 
 
 def test_readme_names_no_command_that_does_not_exist() -> None:
-    named = set(re.findall(r"parcelle ((?:db|generations) \w+|[a-z]+)\b", README))
-    assert named <= set(commands()) | {"reindex"}
+    named = set(
+        re.findall(
+            r"parcelle ((?:db|generations) \w+|cluster (?:name|list|forget)|[a-z]+)\b", README
+        )
+    )
+    assert named <= set(commands()) | {"reindex", "cluster"}
 
 
 def test_readme_names_every_setting_and_no_other() -> None:
@@ -64,7 +68,7 @@ def test_the_containers_can_be_given_every_setting() -> None:
 
 
 def test_readme_names_every_route_and_no_other() -> None:
-    named = set(re.findall(r"(?:GET|POST) (/[^`\s]*)", README))
+    named = set(re.findall(r"(?:GET|POST|PUT|DELETE) (/[^`\s]*)", README))
     application = create_app(ApiSettings(data_dir=Path("nowhere")))
     served = set(application.openapi()["paths"])
     assert named == served | {"/", "/api"}

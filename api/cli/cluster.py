@@ -59,7 +59,7 @@ def cluster(
     from indexer.clusters.making import make_clusters
 
     settings = Settings()
-    report = make_clusters(settings, collection, parse_k(k), seed=seed, progress=Bar())
+    report = make_clusters(settings, collection, parse_k(k), seed=seed, progress=Bar("vectors"))
     stored = report.stored
     asked = bool(stored.unassigned) and not as_json and sys.stdin.isatty()
     if as_json:

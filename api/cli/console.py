@@ -76,10 +76,14 @@ def tell_skipped(skipped: list[Any]) -> None:
 
 
 class _PaceColumn(ProgressColumn):
-    """Chips per second since the start, and the time that the rest takes at that pace.
+    """Steps per second since the start, and the time that the rest takes at that pace.
 
-    Chips come in batches; a rate over the last moments would jump with each.
+    Steps come in batches; a rate over the last moments would jump with each.
     """
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         """Both, or nothing before the first batch is done."""
@@ -88,25 +92,30 @@ class _PaceColumn(ProgressColumn):
         rate = task.completed / task.elapsed
         left_s = round(((task.total or 0) - task.completed) / rate)
         left = f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02}"
-        return Text(f"{rate:.2f} chips/s, {left} left", no_wrap=True)
+        return Text(f"{rate:.2f} {self._unit}/s, {left} left", no_wrap=True)
 
 
 class Bar:
-    """A progress bar on stderr with rate and remaining time."""
+    """A progress bar on stderr with rate and remaining time.
 
-    def __init__(self) -> None:
+    Args:
+        unit: What a task's steps are called, in the plural.
+    """
+
+    def __init__(self, unit: str = "chips") -> None:
+        self._unit = unit
         self._progress: Progress | None = None
 
     def start(self, task: str, total: int) -> None:
-        """Show a bar for a task of so many chips."""
+        """Show a bar for a task of so many steps."""
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("chips"),
+            TextColumn(self._unit),
             TimeElapsedColumn(),
-            _PaceColumn(),
+            _PaceColumn(self._unit),
             console=stderr(),
         )
         self._task = self._progress.add_task(task, total=total)

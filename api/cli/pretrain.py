@@ -114,7 +114,7 @@ def pretrain(
             track=None if track is None else track.value,
             track_dir=track_dir,
         ),
-        Bar(),
+        Bar("steps"),
     )
     if as_json:
         say_json(report.to_dict())

@@ -72,9 +72,6 @@ def show(found: "ParcelState") -> None:
         ],
         right={"valid", "cloud", *_SHOWN},
     )
-    measured = [seen for seen in found.observations if seen.valid_pixels]
-    if measured and not any(seen.indices for seen in measured):
-        say("No spectral index is measured: the images have none of the indices' bands.")
     for line in summary_lines(found, detailed=True):
         say(line)
     tell_notes(found.notes)

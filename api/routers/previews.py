@@ -48,7 +48,8 @@ def preview(
         Style,
         Query(
             description="`true-color` shows B04, B03 and B02 as red, green and blue; "
-            "`false-color` B08, B04 and B03, so that vegetation is red.",
+            "`false-color` B08, B04 and B03, so that vegetation is red. Images of other bands show "
+            "those nearest to these colors, else three spread over all.",
             examples=["true-color"],
         ),
     ] = "true-color",

@@ -19,7 +19,7 @@ class Manifest:
     space_digest: str
     recipe: dict[str, Any]
     projection: str
-    """How the projection came about: ``pca`` or ``orthonormal``."""
+    """How the projection came about: ``pca``, ``orthonormal`` or ``padding``."""
     rows: int
     last_id: int
     """Largest embedding id; with ``rows`` it tells whether the catalog has moved on."""
