@@ -10,6 +10,7 @@ import typer
 from api.cli import options
 from api.cli.console import Bar, say, say_json, say_table, tell_notes
 from indexer.errors import InvalidInputError
+from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from indexer.mapping.map_image import MapReport
@@ -45,15 +46,29 @@ def map_(
         ),
     ] = None,
     k: Annotated[
-        str, typer.Option("--k", metavar="auto|N", help="Number of classes, 2 to 50.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            "--k",
+            metavar="auto|N",
+            help="Number of classes, 2 to 50; auto, the default, chooses 2 to 15 from the bands "
+            "alone.",
+        ),
+    ] = None,
     method: Annotated[
         Method | None,
         typer.Option(
             "--method",
             help="kmeans, spectral and gmm cluster the encoder's features; mnf-kmeans clusters "
             "the pixels' ten components of least noise (MNF), without an encoder. Default: "
-            "spectral, or mnf-kmeans without --encoder.",
+            "kmeans, or mnf-kmeans without --encoder.",
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            "--collection",
+            help="In place of --k and --method: the classes are the clusters of this collection, "
+            "with their numbers and names.",
         ),
     ] = None,
     labels: Annotated[
@@ -98,6 +113,8 @@ def map_(
 
       parcelle map flight.hdr --out classes.tif --k 6 --name 3="winter wheat"
 
+      parcelle map flight.hdr --encoder simple-vit:flight.pt --out classes.tif --collection farm
+
     Class 1 is the largest. Made anew in the same place, a map keeps the names of
     classes that it certainly has found again.
     """
@@ -109,8 +126,9 @@ def map_(
         out,
         MapOptions(
             encoder=encoder,
-            k=_parse_k(k),
+            k=_parse_k(k, collection),
             method=None if method is None else method.value,
+            collection=collection,
             labels=labels,
             plots=plots,
             names=parse_names(names, name or ()),
@@ -119,7 +137,8 @@ def map_(
             seed=seed,
             device=device.value,
         ),
-        Bar(),
+        Bar("steps"),
+        None if collection is None else Settings(),
     )
     if as_json:
         say_json(report.to_dict())
@@ -128,8 +147,14 @@ def map_(
     tell_notes(report.notes)
 
 
-def _parse_k(text: str) -> int | None:
-    if text == "auto":
+def _parse_k(text: str | None, collection: str | None) -> int | None:
+    if text == "auto" and collection is not None:
+        raise InvalidInputError(
+            "--k auto: the classes are the clusters of the collection; leave --k or --collection "
+            "away.",
+            kind="invalid-option",
+        )
+    if text is None or text == "auto":
         return None
     try:
         return int(text)
@@ -140,9 +165,10 @@ def _parse_k(text: str) -> int | None:
 
 
 def _say(report: "MapReport") -> None:
+    how = f" by {report.method}" if report.collection is None else ""
     say(
-        f"{report.pixels} pixels in {len(report.classes)} classes by {report.method}, "
-        f"{report.seconds:.1f} s. {report.choice.reason}"
+        f"{report.pixels} pixels in {len(report.classes)} classes{how}, {report.seconds:.1f} s. "
+        f"{report.choice.reason}"
     )
     say_table(
         ("class", "name", "pixels", "share"),

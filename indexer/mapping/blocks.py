@@ -189,19 +189,8 @@ class Source:
     ) -> "Source":
         """Take a sample: all valid pixels, or ``MAX_SAMPLE`` of them."""
         chosen = _chosen(found.pixels, seed)
-        starts = np.cumsum([0, *found.valid])
-        parts: list[FloatArray] = []
-        progress.start(f"Sampling ({features.name})", len(found.valid))
-        for position, tile in enumerate(tiles(image)):
-            first, last = np.searchsorted(chosen, starts[position : position + 2])
-            if first < last:
-                mask = np.zeros(found.valid[position], dtype=np.bool_)
-                mask[chosen[first:last] - starts[position]] = True
-                block = read_block(image, tile, features.margin_px)
-                parts.append(block.features(features, mask))
-            progress.advance(1)
-        progress.finish()
-        return cls(image, features, found, np.concatenate(parts))
+        sample = features_at(image, features, found, chosen, progress)
+        return cls(image, features, found, sample)
 
     @property
     def is_whole(self) -> bool:
@@ -221,6 +210,40 @@ class Source:
             start += valid
             progress.advance(1)
         progress.finish()
+
+
+def features_at(
+    image: SpectralImage,
+    features: PixelFeatures,
+    found: Survey,
+    chosen: IntArray,
+    progress: Progress,
+) -> FloatArray:
+    """Features of some valid pixels; only the tiles that hold one are read.
+
+    Args:
+        image: The image.
+        features: Of which kind.
+        found: What a survey of the image told.
+        chosen: Positions among all valid pixels in the order of tiles, ascending, at least one.
+        progress: Is told how far the work has come.
+
+    Returns:
+        Shape ``(n, d)``, in the same order.
+    """
+    starts = np.cumsum([0, *found.valid])
+    parts: list[FloatArray] = []
+    progress.start(f"Sampling ({features.name})", len(found.valid))
+    for position, tile in enumerate(tiles(image)):
+        first, last = np.searchsorted(chosen, starts[position : position + 2])
+        if first < last:
+            mask = np.zeros(found.valid[position], dtype=np.bool_)
+            mask[chosen[first:last] - starts[position]] = True
+            block = read_block(image, tile, features.margin_px)
+            parts.append(block.features(features, mask))
+        progress.advance(1)
+    progress.finish()
+    return np.concatenate(parts)
 
 
 def _chosen(pixels: int, seed: int) -> IntArray:

@@ -46,14 +46,15 @@ class MapClass:
     """One class of a map."""
 
     number: int
-    """1 for the largest."""
+    """1 for the largest, or the number of a stored cluster."""
     name: str | None
     """As somebody named it; None where nobody has."""
     pixels: int
     share: float
     """Of the pixels with data, 0 to 1."""
     mean: tuple[float, ...]
-    """Mean of each band, in the unit of the image."""
+    """Mean of each band, in the unit of the image; empty, as what follows, of a stored cluster that
+    holds no pixel."""
     std: tuple[float, ...]
     """Standard deviation of each band, likewise."""
     center: tuple[float, ...]
@@ -155,9 +156,11 @@ def read_earlier(out: Path) -> EarlierMap | None:
         return None
     try:
         centers = tuple(tuple(map(float, entry["center"])) for entry in legend["classes"])
+        # Names of stored clusters are kept with these.
+        own = () if legend.get("collection") else legend["classes"]
         named = [
             NamedCenter(str(entry["name"]), int(entry["class"]), tuple(map(float, entry["center"])))
-            for entry in (*legend["classes"], *legend["unmatched_names"])
+            for entry in (*own, *legend["unmatched_names"])
             if entry["name"]
         ]
         return EarlierMap(str(legend["features"]["digest"]), centers, tuple(named))

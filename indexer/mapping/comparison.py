@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from indexer.encoders.simple_vit import SimpleViTEncoder
 from indexer.mapping.blocks import Source, Survey
-from indexer.mapping.methods import MAX_CLASSES, METHODS, Method
+from indexer.mapping.methods import MAX_CLASSES, METHODS, Fitted
 from indexer.mapping.pixel_features import (
     EncoderFeatures,
     PixelFeatures,
@@ -47,7 +47,7 @@ class Scored:
     features: str
     """``simple-vit``, ``simple-vit, untrained``, ``z-scored pixels`` or ``MNF``."""
     method: str
-    """``kmeans``, ``spectral`` or ``gmm``."""
+    """``kmeans``, ``spectral``, ``gmm`` or ``clusters``."""
     k: int
     score: MapScore
 
@@ -74,7 +74,7 @@ def compare_others(
 
     Args:
         source: What the map was made of.
-        method: How it was clustered.
+        method: How features are clustered.
         encoder: Trained; None where the map needs none.
         truth: Known classes.
         ks: Numbers of classes.
@@ -86,46 +86,45 @@ def compare_others(
         if (features.digest, plain) != (source.features.digest, method):
             other = Source.draw(source.image, features, source.survey, seed, progress)
             prepared = METHODS[plain](other.sample, seed)
-            scored += score_ways(other, plain, prepared, truth, ks, progress)
+            ways = {k: prepared.fit(k) for k in dict.fromkeys(ks)}
+            scored += score_ways(other, plain, ways, truth, progress)
     return scored
 
 
 def score_ways(
     source: Source,
     method: str,
-    prepared: Method,
+    ways: Mapping[int, Fitted],
     truth: Truth,
-    ks: Sequence[int],
     progress: Progress,
     numbers: npt.NDArray[np.uint8] | None = None,
 ) -> list[Scored]:
-    """Fit and score one way with each number of classes.
+    """Score one way of making a map with each number of classes.
 
     Args:
         source: Image and features.
         method: How they are clustered.
-        prepared: That method, prepared with the sample.
+        ways: Classes that were fitted, by their number.
         truth: Known classes.
-        ks: Numbers of classes.
         progress: Is told how far the work has come.
-        numbers: Number in the map of each class as it is fitted with the first of ``ks``; position
-            0 is no data. None where there is no map.
+        numbers: Number in the map of each class of the first way; position 0 is no data. None
+            where there is no map.
     """
-    fitted = {k: prepared.fit(k) for k in dict.fromkeys(ks)}
+    first = next(iter(ways))
     classes = int(truth.labels.max(initial=1))
     counts: dict[int, IntArray] = {
-        k: np.zeros((classes, MAX_CLASSES), dtype=np.int64) for k in fitted
+        k: np.zeros((classes, MAX_CLASSES), dtype=np.int64) for k in ways
     }
     for block, features in source.blocks(progress, f"Scoring ({source.features.name})"):
         known = truth.labels[block.tile.slices][block.valid].astype(np.int64)
-        for k, way in fitted.items():
+        for k, way in ways.items():
             labels = way.predict(features) + 1
-            if numbers is not None and k == ks[0]:
+            if numbers is not None and k == first:
                 labels = numbers[labels].astype(np.int64)
             counts[k] += count_pairs(labels, known, MAX_CLASSES, classes)
     return [
         Scored(source.features.name, method, k, score_counts(counts[k][:, :k], truth.names))
-        for k in fitted
+        for k in ways
     ]
 
 

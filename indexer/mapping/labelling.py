@@ -26,6 +26,8 @@ class Tally:
     """Shape ``(k, d)``."""
     first: list[int]
     """Place of each class's first pixel."""
+    keeps_numbers: bool = False
+    """Whether classes have numbers already, from 1 in the order of fitting."""
 
     @property
     def counts(self) -> IntArray:
@@ -34,7 +36,13 @@ class Tally:
 
     @property
     def order(self) -> list[int]:
-        """Classes that hold pixels, the largest first; of equals the one that begins first."""
+        """Classes in the order of their numbers.
+
+        Where they have none yet, those that hold pixels, the largest first; of equals the one that
+        begins first.
+        """
+        if self.keeps_numbers:
+            return list(range(len(self.spectra)))
         order = np.lexsort((np.array(self.first), -self.counts))
         return [int(one) for one in order if self.counts[one]]
 
@@ -47,7 +55,14 @@ class Tally:
         return numbers
 
 
-def label_blocks(source: Source, fitted: Fitted, provisional: Path, progress: Progress) -> Tally:
+def label_blocks(
+    source: Source,
+    fitted: Fitted,
+    provisional: Path,
+    progress: Progress,
+    *,
+    keep_numbers: bool = False,
+) -> Tally:
     """Write the class of every pixel, as fitted, and count.
 
     Args:
@@ -55,6 +70,7 @@ def label_blocks(source: Source, fitted: Fitted, provisional: Path, progress: Pr
         fitted: The classes.
         provisional: Raster to write, one more than the fitted class; 0 is no data.
         progress: Is told how far the work has come.
+        keep_numbers: Do not number classes by their size.
     """
     image = source.image
     bands = tuple(band.name for band in image.bands)
@@ -62,6 +78,7 @@ def label_blocks(source: Source, fitted: Fitted, provisional: Path, progress: Pr
         [BandStatistics.empty(bands) for _ in range(fitted.k)],
         np.zeros((fitted.k, source.sample.shape[1])),
         [image.shape[0] * image.shape[1]] * fitted.k,
+        keep_numbers,
     )
     with class_raster(provisional, image.shape, image.transform, image.crs) as raster:
         for block, features in source.blocks(progress, "Labelling"):
@@ -90,6 +107,9 @@ def map_classes(tally: Tally, pixels: int) -> list[MapClass]:
     found: list[MapClass] = []
     for number, one in enumerate(tally.order, start=1):
         count = int(tally.counts[one])
+        if count == 0:
+            found.append(MapClass(number, None, 0, 0.0, (), (), ()))
+            continue
         spectra = tally.spectra[one]
         found.append(
             MapClass(

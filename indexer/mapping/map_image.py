@@ -1,20 +1,22 @@
 """``map``: every valid pixel of an image gets a class. The pipeline, top to bottom.
 
 1. open the image, find in it the bands that the encoder was trained on;
-2. look at every pixel once: which are valid, how many differ;
-3. embed a sample, choose k, fit the classes;
+2. look at every pixel once: which are valid, how many differ, how their bands vary;
+3. embed a sample, choose k from the bands alone, fit the classes, unless these are stored;
 4. label block by block, number the classes by size, carry names over;
 5. write map, legend and plots; score where the truth is known.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from indexer.clusters.naming import quoted
+from indexer.encoders.choice import encoder_file
 from indexer.encoders.simple_vit import NAME, SimpleViTEncoder
 from indexer.errors import InvalidInputError
 from indexer.imagery.spectral_image import (
@@ -25,7 +27,7 @@ from indexer.imagery.spectral_image import (
 )
 from indexer.mapping import plots
 from indexer.mapping.blocks import Source, Survey, survey
-from indexer.mapping.choose_k import KChoice, choose_k
+from indexer.mapping.choose_k import MAX_PIXELS, KChoice, choose_k
 from indexer.mapping.class_map import (
     EarlierMap,
     MapClass,
@@ -36,19 +38,28 @@ from indexer.mapping.class_map import (
 )
 from indexer.mapping.comparison import Scored, Truth, compare_others, score_ways
 from indexer.mapping.labelling import Tally, label_blocks, map_classes
-from indexer.mapping.methods import MAX_CLASSES, METHODS, Fitted, Method
+from indexer.mapping.methods import MAX_CLASSES, METHODS, Fitted
 from indexer.mapping.names import NamedCenter, carry_names
 from indexer.mapping.pixel_features import (
     EncoderFeatures,
     PixelFeatures,
     minimum_noise_fraction,
 )
+from indexer.mapping.stored_classes import (
+    ProjectedFeatures,
+    StoredClasses,
+    read_stored_classes,
+)
+from indexer.mapping.views import sample_views
 from indexer.progress import Progress, Silent
+from indexer.settings import Settings
 
 MethodName = Literal["kmeans", "spectral", "gmm", "mnf-kmeans"]
 
-DEFAULT_METHOD: Final[MethodName] = "spectral"
+DEFAULT_METHOD: Final[MethodName] = "kmeans"
 """With an encoder."""
+STORED: Final = "clusters"
+"""What a map of stored clusters says in place of a method."""
 WITHOUT_ENCODER: Final[MethodName] = "mnf-kmeans"
 
 _ENCODER_PREFIX = f"{NAME}:"
@@ -63,7 +74,10 @@ class MapOptions:
     k: int | None = None
     """None chooses."""
     method: MethodName | None = None
-    """None means ``spectral`` with an encoder, else ``mnf-kmeans``."""
+    """None means ``kmeans`` with an encoder, else ``mnf-kmeans``."""
+    collection: str | None = None
+    """The classes are the stored clusters of this collection; then neither k, nor method, nor names
+    can be given."""
     labels: Path | None = None
     """Known classes, to score the map."""
     plots: Path | None = None
@@ -86,6 +100,8 @@ class MapReport:
     pixels: int
     """With data."""
     encoder: dict[str, Any] | None
+    collection: dict[str, Any] | None
+    """Whose stored clusters the classes are: ``name``, ``generation`` and ``space``."""
     method: str
     seed: int
     choice: KChoice
@@ -109,6 +125,7 @@ class MapReport:
             "width": self.shape[1],
             "pixels": self.pixels,
             "encoder": self.encoder,
+            "collection": self.collection,
             "method": self.method,
             "seed": self.seed,
             "k": len(self.classes),
@@ -122,7 +139,11 @@ class MapReport:
 
 
 def map_image(
-    path: Path, out: Path, options: MapOptions | None = None, progress: Progress | None = None
+    path: Path,
+    out: Path,
+    options: MapOptions | None = None,
+    progress: Progress | None = None,
+    settings: Settings | None = None,
 ) -> MapReport:
     """Give every valid pixel of an image a class.
 
@@ -131,9 +152,12 @@ def map_image(
         out: The map, ``.tif``; its legend stands beside it, ``.json``.
         options: As on the command line.
         progress: Is told how far the work has come.
+        settings: Where the index is; only asked for a collection. None means the default place.
 
     Raises:
         InvalidInputError: If an option is wrong (``invalid-k``, ``invalid-option``).
+        NotFoundError: If there is no such collection, or it was never grouped.
+        GenerationMismatchError: If its clusters were made with another encoder.
         ImageryError: If the image, or the truth, cannot be used.
         WeightsError: If the encoder's file cannot be used.
         StorageError: If the map cannot be written.
@@ -141,38 +165,51 @@ def map_image(
     options, progress = options or MapOptions(), progress or Silent()
     started = time.monotonic()
     method = check_options(options)
-    encoder_file = None if options.encoder is None else encoder_path(options.encoder)
-    inputs = [one for one in (path, options.labels, encoder_file) if one is not None]
+    file = None if options.encoder is None else encoder_path(options.encoder)
+    inputs = [one for one in (path, options.labels, file) if one is not None]
     check_target(out, [one for one in inputs if one.exists()])
     if options.plots is not None:
         plots.check_folder(options.plots)
+    stored = None
+    if options.collection is not None:
+        stored = read_stored_classes(settings or Settings(), options.collection)
 
-    image = open_spectral_image(path, bands=options.bands, baseline=options.baseline)
-    encoder = None
-    if encoder_file is not None and method != WITHOUT_ENCODER:
-        encoder = SimpleViTEncoder.load(encoder_file, options.device)
-        image = select_bands(image, encoder.bands)
+    whole = open_spectral_image(path, bands=options.bands, baseline=options.baseline)
+    image, encoder = whole, None
+    if file is not None and method != WITHOUT_ENCODER:
+        encoder = SimpleViTEncoder.load(file, options.device)
+        if stored is not None:
+            stored.check(encoder)
+        image = select_bands(whole, encoder.bands)
     truth = None if options.labels is None else Truth(*read_labels(options.labels, image.shape))
-    needs_statistics = encoder is None or truth is not None
+    chooses = options.k is None and stored is None
+    needs_statistics = encoder is None or truth is not None or chooses
     found = survey(image, progress, with_statistics=needs_statistics)
     check_k(options.k, found)
 
-    source = Source.draw(image, _features(encoder, found), found, options.seed, progress)
-    clustering = "kmeans" if method == WITHOUT_ENCODER else method
-    prepared = METHODS[clustering](source.sample, options.seed)
-    choice = _choose(source, clustering, prepared, options, found, progress)
-    fitted = prepared.fit(choice.k)
+    features = _features(encoder, found, stored)
+    source = Source.draw(image, features, found, options.seed, progress)
+    # Where classes are stored, this is how others are compared with them.
+    clustering = method if method in METHODS else "kmeans"
+    fit = METHODS[clustering](source.sample, options.seed).fit if stored is None else stored.fit
+    choice = _choose(whole, source, options, stored, progress)
+    fitted = fit(choice.k)
 
     earlier = read_earlier(out)
     notes = [*image.notes, *_notes_on(encoder, choice, fitted)]
-    if encoder is None and encoder_file is not None:
+    notes += () if stored is None else stored.notes
+    if encoder is None and file is not None:
         notes.append(f"--method {method} clusters the pixels themselves; the encoder is not used")
     provisional = out.with_name(f".{out.name}.found")
     try:
-        tally = label_blocks(source, fitted, provisional, progress)
+        keep = stored is not None
+        tally = label_blocks(source, fitted, provisional, progress, keep_numbers=keep)
         classes = map_classes(tally, found.pixels)
-        classes, unmatched, said = _named(classes, options.names, earlier, source.features.digest)
-        about = _about(path, image, encoder, method, options, choice, source, unmatched, found)
+        if stored is None:
+            classes, unmatched, said = _named(classes, options.names, earlier, features.digest)
+        else:
+            classes, unmatched, said = _named_as_stored(classes, stored, earlier)
+        about = _about(path, image, encoder, stored, method, options, choice, source, unmatched)
         files = write_class_map(out, provisional, tally.numbers, classes, about, _tags(path, about))
     finally:
         provisional.unlink(missing_ok=True)
@@ -182,6 +219,7 @@ def map_image(
         shape=image.shape,
         pixels=found.pixels,
         encoder=about["encoder"],
+        collection=about["collection"],
         method=method,
         seed=options.seed,
         choice=choice,
@@ -192,7 +230,7 @@ def map_image(
         notes=[*notes, *said],
     )
     if truth is not None:
-        report = _scored(report, source, clustering, prepared, encoder, truth, tally, progress)
+        report = _scored(report, source, clustering, fit, encoder, truth, tally, progress)
     if options.plots is not None:
         report = _plotted(report, options.plots, image, source, fitted, tally, out, progress)
     return replace(report, seconds=time.monotonic() - started)
@@ -201,12 +239,15 @@ def map_image(
 # Options ----------------------------------------------------------------------------------------
 
 
-def check_options(options: MapOptions) -> MethodName:
+def check_options(options: MapOptions) -> MethodName | Literal["clusters"]:
     """The method that the options mean.
 
     Raises:
         InvalidInputError: ``invalid-option`` or ``invalid-k``.
     """
+    if options.collection is not None:
+        _check_collection(options, options.collection)
+        return STORED
     method = options.method or (WITHOUT_ENCODER if options.encoder is None else DEFAULT_METHOD)
     if method not in (*METHODS, WITHOUT_ENCODER):
         raise InvalidInputError(
@@ -226,20 +267,43 @@ def check_options(options: MapOptions) -> MethodName:
     return method
 
 
+def _check_collection(options: MapOptions, collection: str) -> None:
+    """Refuse what contradicts stored clusters."""
+    for option, value in (("k", options.k), ("method", options.method)):
+        if value is not None:
+            raise InvalidInputError(
+                f"--{option} {value}: the classes are the clusters of {quoted(collection)}; leave "
+                f"--{option} or --collection away.",
+                kind="invalid-option",
+            )
+    if options.names:
+        raise InvalidInputError(
+            f"--name: the clusters of {quoted(collection)} have names of their own; give them with "
+            "parcelle cluster name.",
+            kind="invalid-option",
+        )
+    if options.encoder is None:
+        raise InvalidInputError(
+            f"--collection {collection}: needs --encoder {_ENCODER_PREFIX}FILE, the encoder that "
+            "the collection was reindexed with.",
+            kind="invalid-option",
+        )
+
+
 def encoder_path(encoder: str) -> Path:
     """The file that ``simple-vit:FILE`` names.
 
     Raises:
         InvalidInputError: ``unknown-encoder``.
     """
-    file = encoder.removeprefix(_ENCODER_PREFIX)
-    if file == encoder or not file:
+    file = encoder_file(encoder)
+    if file is None:
         raise InvalidInputError(
             f"--encoder {encoder!r}: maps are made with {_ENCODER_PREFIX}FILE; parcelle pretrain "
             "makes the file.",
             kind="unknown-encoder",
         )
-    return Path(file)
+    return file
 
 
 def check_k(k: int | None, found: Survey) -> None:
@@ -259,27 +323,37 @@ def check_k(k: int | None, found: Survey) -> None:
 # Steps ------------------------------------------------------------------------------------------
 
 
-def _features(encoder: SimpleViTEncoder | None, found: Survey) -> PixelFeatures:
+def _features(
+    encoder: SimpleViTEncoder | None, found: Survey, stored: StoredClasses | None
+) -> PixelFeatures:
     if encoder is not None:
-        return EncoderFeatures(encoder)
+        features = EncoderFeatures(encoder)
+        if stored is None:
+            return features
+        return ProjectedFeatures(features, stored.projection, stored.space_digest)
     if found.statistics is None:
         raise TypeError("MNF needs statistics of the image")
     return minimum_noise_fraction(found.statistics)
 
 
 def _choose(
+    whole: SpectralImage,
     source: Source,
-    clustering: str,
-    prepared: Method,
     options: MapOptions,
-    found: Survey,
+    stored: StoredClasses | None,
     progress: Progress,
 ) -> KChoice:
+    """The number of classes that was asked for, or that the image tells, whatever the encoder."""
+    if stored is not None:
+        reason = f"The classes are the {stored.k} clusters of {quoted(stored.collection)}."
+        return KChoice(stored.k, reason)
     if options.k is not None:
-        return KChoice(options.k, (), (), "given", f"k = {options.k} was asked for.")
-    if found.different == 1:
-        return KChoice(1, (), (), "given", "k = 1: all pixels are the same.")
-    return choose_k(source.sample, clustering, options.seed, prepared=prepared, progress=progress)
+        return KChoice(options.k, f"k = {options.k} was asked for.")
+    found = source.survey
+    if source.image.bands != whole.bands:
+        found = survey(whole, progress, with_statistics=True)
+    views = sample_views(whole, found, MAX_PIXELS, options.seed, progress)
+    return choose_k(views, options.seed, progress)
 
 
 def _named(
@@ -318,6 +392,21 @@ def _named(
     return [replace(one, name=names.get(one.number)) for one in classes], unmatched, notes
 
 
+def _named_as_stored(
+    classes: list[MapClass], stored: StoredClasses, earlier: EarlierMap | None
+) -> tuple[list[MapClass], list[NamedCenter], list[str]]:
+    """Classes with their clusters' names, names of the map before, and what must be said."""
+    kept = [] if earlier is None else list(earlier.names)
+    notes = []
+    if kept:
+        listed = ", ".join(sorted({named.name for named in kept}))
+        notes.append(
+            f"the map that stood here had names of its own: {listed}. They are kept in the legend, "
+            "but the classes bear the names of their clusters."
+        )
+    return [replace(one, name=stored.names[one.number - 1]) for one in classes], kept, notes
+
+
 def _notes_on(encoder: SimpleViTEncoder | None, choice: KChoice, fitted: Fitted) -> list[str]:
     notes = []
     if encoder is not None and not encoder.trained:
@@ -336,17 +425,17 @@ def _about(
     path: Path,
     image: SpectralImage,
     encoder: SimpleViTEncoder | None,
+    stored: StoredClasses | None,
     method: str,
     options: MapOptions,
     choice: KChoice,
     source: Source,
     unmatched: Sequence[NamedCenter],
-    found: Survey,
 ) -> dict[str, Any]:
     """What the legend says beside the classes."""
     return {
         "image": path.name,
-        "pixels": found.pixels,
+        "pixels": source.survey.pixels,
         "sampled": len(source.sample),
         "encoder": None
         if encoder is None
@@ -356,6 +445,13 @@ def _about(
             "digest": encoder.digest,
             "trained": encoder.trained,
             "recipe": encoder.recipe_name,
+        },
+        "collection": None
+        if stored is None
+        else {
+            "name": stored.collection,
+            "generation": stored.generation,
+            "space": stored.space_digest,
         },
         "features": {"name": source.features.name, "digest": source.features.digest},
         "method": method,
@@ -377,7 +473,9 @@ def _about(
 
 def _tags(path: Path, about: Mapping[str, Any]) -> dict[str, str]:
     encoder = about["encoder"] or {"name": "none", "digest": "none"}
+    collection = about["collection"]
     return {
+        **({} if collection is None else {"PARCELLE_COLLECTION": collection["name"]}),
         "PARCELLE_IMAGE": path.name,
         "PARCELLE_ENCODER": encoder["name"],
         "PARCELLE_ENCODER_DIGEST": encoder["digest"],
@@ -393,7 +491,7 @@ def _scored(
     report: MapReport,
     source: Source,
     clustering: str,
-    prepared: Method,
+    fit: Callable[[int], Fitted],
     encoder: SimpleViTEncoder | None,
     truth: Truth,
     tally: Tally,
@@ -403,7 +501,9 @@ def _scored(
         note = "the labels hold no class, so there is nothing to score"
         return replace(report, notes=[*report.notes, note])
     ks = (report.choice.k, min(truth.classes, MAX_CLASSES))
-    scores = score_ways(source, clustering, prepared, truth, ks, progress, tally.numbers)
+    own, method = (ks, clustering) if report.collection is None else (ks[:1], STORED)
+    ways = {k: fit(k) for k in dict.fromkeys(own)}
+    scores = score_ways(source, method, ways, truth, progress, tally.numbers)
     scores += compare_others(source, clustering, encoder, truth, ks, report.seed, progress)
     return replace(report, scores=scores)
 
@@ -426,7 +526,7 @@ def _plotted(
             plots.Drawn(
                 title=Path(report.image).name,
                 image=image,
-                classes=report.classes,
+                classes=[one for one in report.classes if one.pixels],
                 choice=report.choice,
                 features_name=source.features.name,
                 sample=source.sample,

@@ -33,7 +33,8 @@ MAX_SHOWN_PX: Final = 1_000
 
 _DOTS_PER_INCH = 150
 _INK, _FAINT, _GRID = "#22282b", "#5d666b", "#dfe3e4"
-_ACCENT = "#aa3377"
+_ACCENT, _BAR = "#aa3377", "#b9c2c6"
+_VIEWS = ("#4477aa", "#228833")
 _TSNE_POINTS = 1_500
 # Names longer than this would take the place of what they name.
 _LABEL_WIDTH = 28
@@ -168,35 +169,93 @@ def draw_map(drawn: Drawn) -> "Figure":
 
 
 def draw_choice(choice: KChoice) -> "Figure":
-    """The score of each number of classes that was tried, and why one was chosen."""
-    figure = _figure(7.2, 4.2)
-    axes = figure.subplots()
-    axes.plot(choice.candidates, choice.score, "-o", color=_FAINT, markersize=5, linewidth=1.6)
-    if choice.k in choice.candidates:
-        best = choice.score[choice.candidates.index(choice.k)]
-        axes.axvline(choice.k, color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-        axes.plot([choice.k], [best], "o", color=_ACCENT, markersize=10)
-        axes.annotate(
-            f"k = {choice.k}",
-            (choice.k, best),
-            xytext=(10, 6),
-            textcoords="offset points",
-            color=_ACCENT,
-            fontweight="bold",
-            va="bottom",
-        )
-    axes.margins(y=0.15)
-    axes.set_xticks(list(choice.candidates))
-    axes.set_xlabel("classes k")
-    axes.set_ylabel(choice.criterion)
-    axes.grid(axis="y", color=_GRID)
-    axes.set_axisbelow(True)
-    axes.set_title("Choice of k", pad=12 + 13 * len(_wrapped(choice.reason)))
-    axes.text(
-        0, 1.03, "\n".join(_wrapped(choice.reason)), transform=axes.transAxes, va="bottom",
-        fontsize=9.5, color=_FAINT,
+    """The error of each number of classes, and how deep it bends below the line of its ends."""
+    figure = _figure(7.8, 7.4)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1.5, 1))
+    _draw_errors(upper, choice)
+    _draw_depths(lower, choice)
+    reason = textwrap.fill(choice.reason, 98)
+    upper.set_title("Choice of k", pad=14 + 13 * (1 + reason.count("\n")))
+    upper.text(
+        0, 1.04, reason, transform=upper.transAxes, va="bottom", fontsize=9.5, color=_FAINT,
     )  # fmt: skip
+    for axes in (upper, lower):
+        axes.axvline(choice.k, color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        axes.grid(axis="y", color=_GRID)
+        axes.set_axisbelow(True)
+    last = len(next(iter(choice.errors.values())))
+    lower.set_xticks(range(1, last + 1))
+    # Room for what the curves are.
+    lower.set_xlim(0.4, last + 3)
+    lower.set_xlabel("classes k")
     return figure
+
+
+def _draw_errors(axes: "Axes", choice: KChoice) -> None:
+    """Each view's curve, both together, and the line that these bend away from."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    curves = [np.asarray(errors) for errors in choice.errors.values()]
+    both = np.prod(curves, axis=0)
+    places = np.arange(1, len(both) + 1)
+    ends = [curve[-1] for curve in curves]
+    for name, curve, color in zip(choice.errors, curves, _VIEWS, strict=True):
+        axes.plot(places, curve, "-o", color=color, markersize=3.5, linewidth=1.4)
+        # Curves may end in one place.
+        shift = 0 if max(ends) > 1.3 * min(ends) else 7 if color == _VIEWS[0] else -7
+        _label_end(axes, places, curve, f"{name} view", color, shift)
+    axes.plot(places, both, "-o", color=_INK, markersize=4.5, linewidth=2)
+    _label_end(axes, places, both, "both, multiplied", _INK)
+    line = np.geomspace(both[0], both[-1], len(both))
+    axes.plot(places, line, color=_FAINT, linewidth=1, linestyle=(0, (2, 2)))
+    at = choice.k - 1
+    axes.plot([choice.k] * 2, [line[at], both[at]], color=_ACCENT, linewidth=3, zorder=3)
+    axes.plot([choice.k], [both[at]], "o", color=_ACCENT, markersize=9, zorder=4)
+    axes.annotate(
+        f"k = {choice.k}", (choice.k, both[at]), xytext=(-8, -6), textcoords="offset points",
+        color=_ACCENT, fontweight="bold", ha="right", va="top",
+    )  # fmt: skip
+    axes.set_yscale("log")
+    # Equal pixels leave next to nothing: then one mark for each power of ten is enough.
+    marks = (1, 2, 5) if both[-1] > 1e-3 else (1,)
+    axes.yaxis.set_major_locator(LogLocator(subs=marks, numticks=12))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="y", which="minor", length=0)
+    axes.set_ylabel("variance left by k classes")
+
+
+def _draw_depths(axes: "Axes", choice: KChoice) -> None:
+    """A bar for each number that was tried; above it a dash for each sample that alone gives it."""
+    colors = [_ACCENT if k == choice.k else _BAR for k in choice.candidates]
+    axes.bar(choice.candidates, choice.scores, width=0.66, color=colors)
+    step = 0.05 * max(choice.scores) or 0.01
+    for k in sorted(set(choice.repeats)):
+        top = max(0.0, choice.scores[choice.candidates.index(k)])
+        for place in range(choice.repeats.count(k)):
+            height = top + step * (place + 1.2)
+            axes.plot([k - 0.2, k + 0.2], [height] * 2, color=_INK, linewidth=1.8)
+    axes.plot(
+        [], [], color=_INK, linewidth=1.8, label=f"one of {len(choice.repeats)} samples alone"
+    )
+    axes.legend(loc="upper right", handlelength=1, borderaxespad=0)
+    axes.axhline(0, color=_FAINT, linewidth=0.8)
+    axes.set_ylabel("depth below the line")
+
+
+def _label_end(
+    axes: "Axes",
+    places: npt.NDArray[np.intp],
+    curve: npt.NDArray[np.floating[Any]],
+    text: str,
+    color: str,
+    shift: int = 0,
+) -> None:
+    """Say at its right end what a curve is."""
+    axes.annotate(
+        text, (places[-1], curve[-1]), xytext=(8, shift), textcoords="offset points", va="center",
+        color=color, fontsize=9.5,
+    )  # fmt: skip
 
 
 def draw_spectra(drawn: Drawn) -> "Figure":
@@ -398,7 +457,3 @@ def _share(share: float) -> str:
 
 def _short(text: str, most: int = _LABEL_WIDTH) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, 88) or [""]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.api.cli.conftest import Parcelle
+from tests.indexer.flight import train, write_fields, write_flight
 from tests.indexer.mapping.planted import planted_classes, write_planted
 
 
@@ -72,3 +73,31 @@ def test_map_of_a_missing_image_fails_by_name(parcelle: Parcelle, tmp_path: Path
     ran = parcelle("map", tmp_path / "absent.hdr", "--out", tmp_path / "map.tif")
     assert ran.exit_code in (1, 2)
     assert "absent.hdr" in ran.stderr
+
+
+def test_map_of_a_collections_clusters_shows_their_names(
+    parcelle: Parcelle, tmp_path: Path
+) -> None:
+    image, own = write_flight(tmp_path / "flight.tif"), tmp_path / "own.pt"
+    write_fields(tmp_path / "fields.geojson")
+    encoder = ("--encoder", f"simple-vit:{train(image, own)}")
+    into = ("--collection", "farm")
+    for command in (
+        ("reindex", image, *encoder, "--parcels", tmp_path / "fields.geojson", *into),
+        ("cluster", *into, "--k", "3"),
+        ("cluster", "name", "2", "winter wheat", *into),
+    ):
+        assert parcelle(*command).exit_code == 0
+    out = ("--out", tmp_path / "map.tif")
+    ran = parcelle("map", image, *encoder, *out, *into)
+    assert ran.exit_code == 0, ran.stderr
+    assert 'The classes are the 3 clusters of "farm".' in ran.stdout
+    assert "2  winter wheat" in ran.stdout
+    for option in (("--k", "auto"), ("--k", "3"), ("--method", "kmeans")):
+        ran = parcelle("map", image, *encoder, *out, *into, *option)
+        assert ran.exit_code == 2
+        assert " ".join(option) in ran.stderr
+    other = train(image, tmp_path / "other.pt", steps=2, seed=3)
+    ran = parcelle("map", image, "--encoder", f"simple-vit:{other}", *out, *into)
+    assert ran.exit_code == 1
+    assert "other.pt" in ran.stderr

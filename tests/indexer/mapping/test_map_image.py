@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from indexer.mapping import blocks
 from indexer.mapping.class_map import opened_map
 from indexer.mapping.colors import class_color, rgb
 from indexer.mapping.map_image import MapOptions, MapReport, MethodName, map_image
+from indexer.training.pretrain import PretrainOptions, pretrain
 from tests.indexer.mapping.planted import (
     BANDS,
     NODATA,
@@ -64,10 +66,21 @@ def test_features_of_an_encoder_find_planted_classes_inside_their_borders(
     np.testing.assert_array_equal(found == 0, known == 0)
 
 
-def test_an_encoder_is_clustered_spectrally_unless_told_otherwise(
+def test_an_encoders_features_are_clustered_by_k_means_unless_told_otherwise(
     planted: Path, encoder_file: Path, tmp_path: Path
 ) -> None:
-    options = MapOptions(encoder=f"simple-vit:{encoder_file}", k=4, device="cpu")
+    options = MapOptions(encoder=f"simple-vit:{encoder_file}", k=3, device="cpu")
+    report = map_image(planted, tmp_path / "map.tif", options)
+    assert report.method == "kmeans"
+    default = classes_of(tmp_path / "map.tif")
+    map_image(planted, tmp_path / "map.tif", replace(options, method="kmeans"))
+    np.testing.assert_array_equal(default, classes_of(tmp_path / "map.tif"))
+
+
+def test_a_map_says_which_encoder_and_method_made_it(
+    planted: Path, encoder_file: Path, tmp_path: Path
+) -> None:
+    options = MapOptions(encoder=f"simple-vit:{encoder_file}", k=4, method="spectral", device="cpu")
     report = map_image(planted, tmp_path / "map.tif", options)
     assert report.method == "spectral"
     found, known = classes_of(tmp_path / "map.tif"), planted_classes()
@@ -81,6 +94,42 @@ def test_k_is_chosen_where_none_is_given(planted: Path, tmp_path: Path) -> None:
     report = map_image(planted, tmp_path / "map.tif", pixels_only(k=None))
     assert len(report.classes) == report.choice.k == 3
     assert legend_of(tmp_path / "map.tif")["choice"] == report.choice.to_dict()
+
+
+@pytest.mark.parametrize("k", [3, 5, 8])
+def test_planted_classes_are_counted(tmp_path: Path, k: int) -> None:
+    random = np.random.default_rng(k)
+    spectra = 2000 + 600 * random.normal(size=(k, 20))
+    patches = random.permutation(np.arange(36) % k).reshape(6, 6)
+    classes = patches.repeat(7, axis=0).repeat(7, axis=1)
+    cube = spectra[classes].transpose(2, 0, 1) + random.normal(0, 60, (20, 42, 42))
+    image = write_geotiff(tmp_path / "patches.tif", cube.astype(np.float32))
+    report = map_image(image, tmp_path / "map.tif", pixels_only(k=None))
+    assert report.choice.k == k
+    # As many pixels as were planted, in any order.
+    assert sorted(one.pixels for one in report.classes) == sorted(np.bincount(classes.ravel()))
+
+
+def test_the_number_of_classes_depends_on_the_image_alone(
+    planted: Path, encoder_file: Path, tmp_path: Path
+) -> None:
+    # An encoder of three of the six bands, in another order.
+    few = write_geotiff(
+        tmp_path / "few.tif",
+        planted_cube()[[4, 0, 3]],
+        descriptions=[BANDS[band] for band in (4, 0, 3)],
+        nodata=NODATA,
+    )
+    other = tmp_path / "few.pt"
+    pretrain([few], other, PretrainOptions(steps=2, batch_size=32, device="cpu"))
+    ways = (
+        MapOptions(),
+        MapOptions(encoder=f"simple-vit:{encoder_file}", device="cpu"),
+        MapOptions(encoder=f"simple-vit:{encoder_file}", method="gmm", device="cpu"),
+        MapOptions(encoder=f"simple-vit:{other}", device="cpu"),
+    )
+    choices = [map_image(planted, tmp_path / "map.tif", way).choice for way in ways]
+    assert choices[1:] == choices[:1] * 3
 
 
 def test_a_map_lies_where_its_image_lies(planted: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from PIL import Image
 
 from indexer.errors import InvalidInputError
 from indexer.mapping import plots
+from indexer.mapping.choose_k import choose_k
 from indexer.mapping.colors import COLORS, class_color, rgb
 from indexer.mapping.map_image import MapOptions, map_image
 from indexer.mapping.methods import MAX_CLASSES
@@ -47,6 +48,16 @@ def test_the_map_is_drawn_in_the_colors_of_its_classes(planted: Path, tmp_path: 
     # As large as the classes are: 324, 240 and 144 pixels.
     assert drawn[0] / drawn[2] == pytest.approx(324 / 144, rel=0.1)
     assert drawn[1] / drawn[2] == pytest.approx(240 / 144, rel=0.1)
+
+
+@pytest.mark.parametrize("colors", [2, 3])
+def test_a_choice_among_few_is_drawn(tmp_path: Path, colors: int) -> None:
+    # Equal pixels leave no error, whose logarithm is kept finite.
+    rows = np.repeat(np.eye(colors, dtype=np.float32), 20, axis=0)
+    choice = choose_k({"signal": rows, "noise": rows})
+    plots.draw_choice(choice).savefig(tmp_path / "choice.png")
+    with Image.open(tmp_path / "choice.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
 
 
 def test_a_given_k_leaves_no_choice_to_draw(planted: Path, tmp_path: Path) -> None:
