@@ -25,6 +25,7 @@ from retriever.results import Match, Matches
 from retriever.search import ParcelSearcher
 from retriever.tools.arguments import MAX_ID
 from retriever.tools.wording import (
+    cluster_of,
     crop,
     day,
     hectares,
@@ -183,10 +184,11 @@ def _document(match: Match, found: Matches) -> Document:
 
 def _sentences(match: Match, found: Matches) -> str:
     trust = "reliable" if match.reliable else "NOT reliable"
+    found_in = "".join(f", {told}" for told in cluster_of(match.cluster))
     sentences = [
         f"Parcel {key(match.parcel_id, match.collection)}: "
-        f"{crop(match.crop_name, match.crop_code)}, {hectares(match.area_m2)}; similarity to "
-        f"{_listed(_examples(found))} {match.score:.3f} (cosine, -1 to 1).",
+        f"{crop(match.crop_name, match.crop_code)}{found_in}, {hectares(match.area_m2)}; "
+        f"similarity to {_listed(_examples(found))} {match.score:.3f} (cosine, -1 to 1).",
         f"Seen {day(match.acquired_at)}, {trust}: "
         f"{index_values(match.medians, ('NDVI', 'NDMI'))} (medians, unitless).",
     ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXIT_UNASSIGNED = 3
 
 _MOST_SHOWN = 3
+_MAX_SEED = 2**31 - 2  # The search counts in 32 bits, from 1.
 
 app = typer.Typer()
 
@@ -36,7 +37,9 @@ def cluster(
     k: Annotated[
         str, typer.Option("--k", metavar="auto|N", help="Clusters wanted, 2 to 50, or auto.")
     ] = "auto",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Where the search begins.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=_MAX_SEED, help="Where the search begins.")
+    ] = 0,
     as_json: options.AsJson = False,
 ) -> None:
     """Group the parcels of a collection by their vectors, and keep the groups.
@@ -175,7 +178,12 @@ def parse_k(text: str) -> int | Literal["auto"]:
 
 def _refuse_options_before_command(context: typer.Context) -> None:
     """Options of the grouping before a command would do nothing, and nobody would know."""
-    for name, option in (("collection", "--collection"), ("k", "--k"), ("seed", "--seed")):
+    for name, option in (
+        ("collection", "--collection"),
+        ("k", "--k"),
+        ("seed", "--seed"),
+        ("as_json", "--json"),
+    ):
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             raise InvalidInputError(
@@ -230,20 +238,32 @@ def _ask(engine: "Engine", stored: "StoredClusters") -> None:
     """Put each uncertain name to whoever sits at the terminal; each answer is kept at once."""
     from indexer.clusters.naming import name_cluster, quoted
 
-    numbers = {str(one.number) for one in stored.clusters}
+    names = {str(one.number): one.name for one in stored.clusters}
     for waiting in stored.unassigned:
         tell(f"Which cluster is {quoted(waiting.name)} now? It is uncertain: {waiting.reason}.")
         for candidate in waiting.candidates:
-            tell(f"  {candidate['cluster']}: {_likeness(candidate)}")
+            name = names[str(candidate["cluster"])]
+            known = "" if name is None else f", named {quoted(name)}"
+            tell(f"  {candidate['cluster']}: {_likeness(candidate)}{known}")
+        warned = None
         while True:
             tell("Number of the cluster, or Enter to leave it unassigned:")
             answer = sys.stdin.readline().strip()
             if not answer:
                 break
-            if answer in numbers:
+            if answer not in names:
+                tell(f"There is no cluster {quoted(answer)}; there are 1 to {len(names)}.")
+            elif names[answer] not in (None, waiting.name) and answer != warned:
+                # In a merger, several names are answered with one cluster, which bears one.
+                tell(
+                    f"Cluster {answer} is {quoted(str(names[answer]))} already, a name that would "
+                    f"be lost. Answer {answer} again to replace it."
+                )
+                warned = answer
+            else:
                 name_cluster(engine, stored.collection, int(answer), waiting.name)
+                names[answer] = waiting.name
                 break
-            tell(f"There is no cluster {quoted(answer)}; there are 1 to {len(numbers)}.")
 
 
 def _likeness(candidate: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 # A table that goes to a file or pipe must not be cut to the width of a terminal.
-_WIDTH_WITHOUT_TERMINAL = 200
+_WIDTH_WITHOUT_TERMINAL = 2000
 _SHOWN_SKIPS = 10
 
 

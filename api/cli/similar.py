@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from indexer.imagery.chip import Chip
     from indexer.imagery.spectral_bands import SpectralBand
     from retriever.queries import ParcelFilter
-    from retriever.results import Matches
+    from retriever.results import Match, Matches
 
 
 def similar(
@@ -160,6 +160,13 @@ def _examples(query: dict[str, Any]) -> str:
     )
 
 
+def _cluster(match: "Match") -> str:
+    """The stored cluster of a match: its name, else its number."""
+    if match.cluster is None:
+        return "-"
+    return match.cluster.name or f"number {match.cluster.number}"
+
+
 def show(matches: "Matches", output: options.Format) -> None:
     """Write matches in the chosen form."""
     if output is options.Format.json:
@@ -176,14 +183,20 @@ def show(matches: "Matches", output: options.Format) -> None:
         f"Parcels like {asked}{seen} (generation {matches.generation}, "
         f"space {matches.space['id']}):"
     )
+    grouped = any(match.cluster is not None for match in matches.matches)
     say_table(
-        ("rank", "score", "id", "crop", "area ha", "seen", "collection"),
+        (
+            *("rank", "score", "id", "crop"),
+            *(["cluster"] if grouped else []),
+            *("area ha", "seen", "collection"),
+        ),
         [
             (
                 str(match.rank),
                 f"{match.score:.4f}",
                 match.parcel_id,
                 match.crop_name or match.crop_code or "-",
+                *([_cluster(match)] if grouped else []),
                 "-" if match.area_m2 is None else f"{match.area_m2 / 10_000:.2f}",
                 "-" if match.acquired_at is None else f"{match.acquired_at:%Y-%m-%d}",
                 match.collection,

@@ -110,6 +110,7 @@ def match_clusters(
     """
     shares = _Shares(
         counts,
+        former_parcels,
         counts / np.maximum(former_parcels, 1)[:, None],
         counts / np.maximum(new_parcels, 1)[None, :],
     )
@@ -120,6 +121,7 @@ def match_clusters(
 @dataclass(frozen=True)
 class _Shares:
     counts: IntArray
+    former_parcels: IntArray
     of_former: DoubleArray
     """Share of the former cluster's parcels that are in the new one."""
     of_new: DoubleArray
@@ -170,12 +172,14 @@ def _verdict(row: int, shares: _Shares, centers: _Centers | None) -> Verdict:
 def _doubt(row: int, column: int, shares: _Shares, centers: _Centers | None) -> str:
     """Why a former cluster may not be this new one; empty where it certainly is."""
     here = f"cluster {column + 1}"
+    if not shares.former_parcels[row]:
+        return "no parcel is in it by its latest observation any more"
     if not shares.counts[row].any():
         return "none of its parcels are in any cluster now"
     parts = _split_into(row, column, shares)
     if parts:
-        listed = " and ".join(str(part + 1) for part in sorted((column, *parts)))
-        return f"it was split into clusters {listed}"
+        *first, last = (str(part + 1) for part in sorted((column, *parts)))
+        return f"it was split into clusters {', '.join(first)} and {last}"
     if shares.of_former[row, column] <= MAJORITY:
         return f"no more than {_percent(shares.of_former[row, column])} of its parcels are together"
     if _merged_in(row, column, shares):

@@ -38,10 +38,11 @@ def check_name(text: str) -> str:
             f"A cluster's name has {len(name)} characters; give it 1 to {MAX_NAME}.",
             kind="invalid-name",
         )
-    if any(unicodedata.category(char) in _REFUSED_CATEGORIES for char in name):
+    unseen = next((char for char in name if unicodedata.category(char) in _REFUSED_CATEGORIES), "")
+    if unseen:
         raise InvalidInputError(
-            "A cluster's name holds control characters or others that cannot be seen; leave them "
-            "out.",
+            f"A cluster's name holds the character U+{ord(unseen):04X}, which cannot be seen: a "
+            "control character, a joiner within an emoji or such; leave it out.",
             kind="invalid-name",
         )
     return name

@@ -14,6 +14,7 @@ from indexer.embedding_space import UNTRAINED_NOTE
 from indexer.errors import InvalidInputError, NotFoundError
 from indexer.settings import Settings
 from retriever.cql2.expression import Expression
+from retriever.documents import ParcelRetriever
 from retriever.memberships import Membership
 from retriever.queries import Interval, ParcelFilter
 from retriever.search import ParcelSearcher
@@ -345,6 +346,16 @@ def test_tools_tell_clusters_as_stored_text(searcher: ParcelSearcher) -> None:
     assert '1,"a","winter wheat","cereals",2023-05-29' in beside
     held = artifact(tool_of(searcher, "compare_parcels"), parcel_ids=["a", "d"])
     assert [one["observation"]["cluster"] for one in held["parcels"]] == ["cereals", "Bäume"]
+
+
+def test_documents_tell_the_cluster_where_there_is_one(searcher: ParcelSearcher) -> None:
+    retriever = ParcelRetriever(searcher=searcher, k=10)
+    told = {one.metadata["id"]: one.page_content for one in retriever.invoke("a")}
+    assert told["b"].startswith(
+        'Parcel "b" of "demo": crop "winter wheat", cluster "cereals", 1.23 ha; similarity to "a" '
+    )
+    assert ": crop unknown, cluster number 4, 1.23 ha; " in told["e"]
+    assert "cluster" not in told["far"]
 
 
 def test_tools_say_nothing_of_clusters_where_there_are_none(searcher: ParcelSearcher) -> None:

@@ -147,9 +147,16 @@ def test_an_older_database_is_to_be_upgraded(parcelle: Parcelle, index: Path) ->
 
 @pytest.mark.usefixtures("index")
 def test_options_of_the_grouping_do_not_vanish_before_a_command(parcelle: Parcelle) -> None:
-    ran = parcelle("cluster", "--collection", "demo", "list")
-    assert ran.exit_code == 2
-    assert "Write --collection after list" in ran.stderr
+    for words, option in ((["--collection", "demo"], "--collection"), (["--json"], "--json")):
+        ran = parcelle("cluster", *words, "list")
+        assert ran.exit_code == 2
+        assert f"Write {option} after list" in ran.stderr
+
+
+@pytest.mark.usefixtures("index")
+def test_a_seed_beyond_what_the_search_counts_is_wrong_usage(parcelle: Parcelle) -> None:
+    assert parcelle("cluster", "--k", "2", "--seed", str(2**31 - 2)).exit_code == 0
+    assert parcelle("cluster", "--k", "2", "--seed", str(2**31 - 1)).exit_code == 2
 
 
 # Names -----------------------------------------------------------------------------------------
@@ -190,6 +197,19 @@ def test_what_cannot_be_named_says_why(
     assert ran.exit_code == code
     assert f"Error [{kind}]: " in ran.stderr
     assert names(split) == {1: "wheat", 2: "grassland"}
+
+
+def test_similar_tells_the_cluster_of_each_match_where_there_are_some(
+    parcelle: Parcelle, index: Path
+) -> None:
+    before = parcelle("similar", "early-0", "-k", "12").stdout
+    assert "cluster" not in before
+    parcelle("cluster", "--k", "2")
+    parcelle("cluster", "name", "1", "[b]wheat")
+    lines = parcelle("similar", "early-0", "-k", "12").stdout.splitlines()
+    assert lines[1].split()[:5] == ["rank", "score", "id", "crop", "cluster"]
+    assert [line.split("wheat")[-2].strip() for line in lines[2:11]] == ["[b]"] * 9
+    assert [line.split()[4:6] for line in lines[11:]] == [["number", "2"]] * 3
 
 
 def test_names_that_are_carried_over_are_told(split: Parcelle) -> None:
@@ -249,6 +269,34 @@ def test_at_a_terminal_an_uncertain_name_is_asked_for(
     assert names(split) == {1: None, 2: "wheat", 3: "grassland"}
     # The table after the answer shows it.
     assert re.search(r"^ +2 +wheat ", ran.stdout, flags=re.MULTILINE)
+
+
+def test_at_a_terminal_an_answer_takes_no_name_from_a_cluster_unasked(
+    split: Parcelle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # "wheat" was split; the third cluster is "grassland" still.
+    monkeypatch.setattr(sys, "stdin", Terminal("3\n1\n"))
+    ran = split("cluster", "--k", "3")
+    assert 'Cluster 3 is "grassland" already, a name that would be lost.' in ran.stderr
+    assert names(split) == {1: "wheat", 2: None, 3: "grassland"}
+
+
+def test_at_a_terminal_the_second_answer_to_a_merger_does_not_silence_the_first(
+    parcelle: Parcelle, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parcelle("cluster", "--k", "3")
+    parcelle("cluster", "name", "1", "winter")
+    parcelle("cluster", "name", "2", "spring")
+    monkeypatch.setattr(sys, "stdin", Terminal("1\n1\n\n"))
+    ran = parcelle("cluster", "--k", "2")
+    assert ran.exit_code == 3
+    assert "cosine of the centers 0." in ran.stderr
+    assert ', named "winter"\n' in ran.stderr
+    assert names(parcelle)[1] == "winter"
+    assert waiting(parcelle) == ["spring"]
+    monkeypatch.setattr(sys, "stdin", Terminal("1\n1\n"))
+    assert parcelle("cluster", "--k", "2").exit_code == 0
+    assert names(parcelle)[1] == "spring"
 
 
 @pytest.mark.parametrize("typed", ["\n", ""], ids=["enter", "end of input"])

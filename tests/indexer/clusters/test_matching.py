@@ -41,6 +41,7 @@ def test_a_few_parcels_that_moved_do_not_matter() -> None:
 def test_a_split_is_uncertain_even_where_one_part_is_the_larger() -> None:
     assert numbers([[70, 0, 30], [0, 50, 0]]) == [None, 2]
     assert reasons([[70, 0, 30], [0, 50, 0]])[0] == "it was split into clusters 1 and 3"
+    assert reasons([[40, 30, 30]])[0] == "it was split into clusters 1, 2 and 3"
 
 
 def test_a_merger_is_uncertain_for_all_that_went_in() -> None:
@@ -69,6 +70,13 @@ def test_a_cluster_that_vanished_is_uncertain_and_says_so() -> None:
     assert (verdicts[0].number, verdicts[0].candidates) == (None, ())
     assert verdicts[0].reason == "none of its parcels are in any cluster now"
     assert verdicts[1].number == 2
+
+
+def test_a_cluster_that_holds_no_parcel_any_more_is_told_to() -> None:
+    # Later images moved all its parcels on; they are in other clusters, not in none.
+    counts = np.array([[0, 0], [3, 6]])
+    verdict = match_clusters(counts, np.array([0, 9]), np.array([3, 6]), None)[0]
+    assert verdict.reason == "no parcel is in it by its latest observation any more"
 
 
 def test_a_cluster_drowned_in_new_parcels_is_uncertain() -> None:

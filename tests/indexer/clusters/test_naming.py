@@ -47,6 +47,11 @@ def test_what_is_no_name_is_refused(typed: str) -> None:
     assert caught.value.message.isprintable()
 
 
+def test_a_character_that_cannot_be_seen_is_told() -> None:
+    with pytest.raises(InvalidInputError, match=r"holds the character U\+200D, which cannot"):
+        check_name("👩🏽\u200d🌾")
+
+
 def test_a_name_is_given_replaced_and_taken_away(grouped: Settings, engine: Engine) -> None:
     assert name_cluster(engine, "demo", 2, "corn") is None
     assert name_cluster(engine, "demo", 2, " maize ") == "corn"
