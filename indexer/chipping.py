@@ -78,16 +78,16 @@ def image_windows(scene: Image, collection: str, side_px: int) -> list[ChipPlan]
 
     Args:
         scene: Of any size.
-        collection: Of the parcels; their ids are ``IMAGE-r00120-c00240``, by the first row and
-            column.
+        collection: Of the parcels; their ids are ``IMAGE-60px-r00120-c00240``, by the side of a
+            window, its first row and its first column, so that windows of two sizes never take
+            each other's place.
         side_px: Side of a window.
     """
     height, width = scene.shape
     size = min(side_px, height), min(side_px, width)
+    name = f"{scene.source.name}-{side_px}px"
     return [
-        _own_parcel(
-            scene, collection, f"{scene.source.name}-r{row:05}-c{column:05}", row, column, *size
-        )
+        _own_parcel(scene, collection, f"{name}-r{row:05}-c{column:05}", row, column, *size)
         for row in grid_origins(height, side_px, side_px)
         for column in grid_origins(width, side_px, side_px)
     ]

@@ -30,7 +30,7 @@ def only_writer(data_dir: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise ConflictError(
-                f"Another process ({holder}) is writing to {data_dir}; wait until it ends.",
+                f"Parcelle writes to {data_dir} already (process {holder}); wait until it ends.",
                 kind="reindex-running",
             ) from error
         file.truncate(0)

@@ -9,18 +9,20 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine
 
-from indexer.catalog.reading import SpaceRecord, collection_spaces, get_space
+from indexer.catalog.reading import SpaceRecord, collection_names, get_space
 from indexer.embedding_space import bands_in
 from indexer.encoders.croma import CromaEncoder
 from indexer.encoders.pixel_encoder import PixelEncoder, pixel_input
 from indexer.encoders.weights import Weights, locate_weights, sha256_of
-from indexer.errors import GenerationMismatchError, ImageryError, WeightsError
+from indexer.errors import GenerationMismatchError, ImageryError, InvalidInputError, WeightsError
 from indexer.imagery.chip import Chip
 from indexer.imagery.spectral_bands import SpectralBand, match_bands
 from indexer.normalization import Normalization
 from indexer.pipeline import encoder_input
 from indexer.sensors import SENTINEL2_BANDS
 from indexer.settings import Settings
+from retriever.finding import listed, require_collection
+from retriever.statements import published_spaces
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -36,16 +38,27 @@ def bands_to_ask_with(engine: Engine, collection: str | None) -> tuple[SpectralB
         collection: Whose space is asked; None where there is only one.
 
     Returns:
-        None where they are Sentinel-2's, as CROMA takes them, and where the search itself will say
-        that there is no such collection or that several spaces are meant.
+        None where they are Sentinel-2's, as CROMA takes them, and where nothing is indexed yet.
+
+    Raises:
+        NotFoundError: If there is no such collection.
+        InvalidInputError: If there are several spaces and no collection is named. An image of one
+            of them would be refused for lacking the bands of another.
     """
     with engine.connect() as connection:
-        found = collection_spaces(connection)
-        asked = found.values() if collection is None else [found.get(collection)]
-        spaces = {space for space in asked if space is not None}
-        if len(spaces) != 1:
-            return None
-        return bands_in(get_space(connection, spaces.pop()).recipe)
+        if collection is not None:
+            _, space = require_collection(connection, collection)
+            spaces = set() if space is None else {space}
+        else:
+            spaces = {space for space, _ in published_spaces(connection)}
+        if len(spaces) > 1:
+            names = listed(collection_names(connection))
+            raise InvalidInputError(
+                "The collections lie in different embedding spaces, which never meet in one "
+                f"search; name one of {names}.",
+                kind="invalid-collection",
+            )
+        return next((bands_in(get_space(connection, one).recipe) for one in spaces), None)
 
 
 def embed_chip(chip: Chip, space: SpaceRecord, settings: Settings) -> FloatArray:
@@ -109,7 +122,8 @@ def _bands_of(chip: Chip) -> list[SpectralBand]:
     return [SpectralBand(name, known.get(name)) for name in chip.bands]
 
 
-@lru_cache(maxsize=1)
+# Small files, unlike CROMA's: several collections may be asked in turns.
+@lru_cache(maxsize=4)
 def _pixel_encoder(last_seen: str | None, digest: str) -> PixelEncoder:
     """The encoder of a space, from where the space was last made with it."""
     if last_seen is None:

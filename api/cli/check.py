@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -54,12 +55,13 @@ def examine(settings: Settings) -> Iterator[tuple[str, bool, str]]:
         require_current_schema(engine)
         yield "schema", True, "current"
         yield from _generations(settings, engine)
+        yield from _own_encoders(engine)
     except ParcelleError as error:
         yield "schema", False, error.message
         return
     finally:
         engine.dispose()
-    yield _weights(settings)
+    yield _croma_weights(settings)
 
 
 def _disk(settings: Settings) -> tuple[str, bool, str]:
@@ -107,11 +109,40 @@ def _generations(settings: Settings, engine: "Engine") -> Iterator[tuple[str, bo
                 )
 
 
-def _weights(settings: Settings) -> tuple[str, bool, str]:
+def _own_encoders(engine: "Engine") -> Iterator[tuple[str, bool, str]]:
+    """The files of encoders of one's own, each once: nowhere else can they be had from."""
+    from indexer.catalog.reading import get_space
+    from indexer.embedding_space import bands_in
+    from indexer.encoders.weights import sha256_of
+    from retriever.statements import published_spaces
+
+    with engine.connect() as connection:
+        spaces = [get_space(connection, space_id) for space_id, _ in published_spaces(connection)]
+    files = {
+        (Path(space.weights_path), space.recipe["weights"]["digest"]): space.recipe["encoder"]
+        for space in spaces
+        if space.weights_path is not None and bands_in(space.recipe) is not None
+    }
+    for (path, digest), encoder in files.items():
+        name = f"encoder {encoder} {digest[:12]}"
+        if not path.is_file():
+            yield (
+                name,
+                False,
+                f"{path} is not there, so no image can ask; put it back, or reindex with "
+                f"--encoder {encoder}:FILE, which embeds nothing again",
+            )
+        elif sha256_of(path) != digest:
+            yield name, False, f"{path} is another file now; put the former one back"
+        else:
+            yield name, True, f"{path}, as the index was made with"
+
+
+def _croma_weights(settings: Settings) -> tuple[str, bool, str]:
     from indexer.encoders.weights import is_at_hand
 
     found = is_at_hand(settings.croma_weights)
     detail = f"PARCELLE_CROMA_WEIGHTS={settings.croma_weights}"
     if not found:
-        detail += ": not on this machine yet; images cannot be embedded until it is"
+        detail += ": not on this machine yet; CROMA cannot embed images until it is"
     return "weights", True, detail

@@ -68,7 +68,7 @@ Windows = Annotated[
         min=8,
         max=1024,
         help="Cut each image into windows of PX x PX pixels, each a parcel of its own, named "
-        "IMAGE-r00120-c00240 by its first row and column.",
+        "IMAGE-64px-r00120-c00240 by the window's side, first row and first column.",
     ),
 ]
 IdColumn = Annotated[str | None, typer.Option("--id-column", help="Column of the parcels' ids.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from api.cli import options
-from api.cli.console import Bar, say, say_json, tell_notes
+from api.cli.console import Bar, say, say_json, tell, tell_notes
 
 if TYPE_CHECKING:
     from indexer.training.pretrain import PretrainReport
@@ -94,33 +94,40 @@ def pretrain(
 
     The same images, options and machine give the same file, byte for byte.
     """
-    from indexer.training.pretrain import PretrainOptions
+    from indexer.training.pretrain import PretrainOptions, partial_of
     from indexer.training.pretrain import pretrain as run
 
-    report = run(
-        images,
-        out,
-        PretrainOptions(
-            recipe=recipe.value,
-            seed=seed,
-            steps=steps,
-            batch_size=batch_size,
-            bands=bands,
-            baseline=baseline,
-            device=device.value,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            plots=plots,
-            track=None if track is None else track.value,
-            track_dir=track_dir,
-        ),
-        Bar("steps"),
+    chosen = PretrainOptions(
+        recipe=recipe.value,
+        seed=seed,
+        steps=steps,
+        batch_size=batch_size,
+        bands=bands,
+        baseline=baseline,
+        device=device.value,
+        checkpoint_every=checkpoint_every,
+        resume=resume,
+        plots=plots,
+        track=None if track is None else track.value,
+        track_dir=track_dir,
     )
+    try:
+        report = run(images, out, chosen, Bar("steps"))
+    except KeyboardInterrupt:
+        tell(_stopped(partial_of(out)))
+        raise
     if as_json:
         say_json(report.to_dict())
     else:
         say(summary(report))
         tell_notes(report.notes)
+
+
+def _stopped(partial: Path) -> str:
+    """What is left of a training that was interrupted."""
+    if not partial.is_file():
+        return "Stopped before the first checkpoint; nothing is kept."
+    return f"Stopped. {partial} keeps the training up to a checkpoint; --resume goes on from there."
 
 
 def summary(report: "PretrainReport") -> str:

@@ -6,7 +6,6 @@ Nothing here imports torch before a network is needed.
 import io
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -289,6 +288,8 @@ class SimpleViTEncoder:
         """Features of pixels at ``places`` ``(n, 2)`` of an image ``(y, x, channel)``."""
         import torch
 
+        from indexer.encoders.simple_vit_network import in_one_thread
+
         result = np.empty((len(places), self.dimensions), dtype=np.float32)
         if not len(places):
             return result
@@ -300,7 +301,7 @@ class SimpleViTEncoder:
             if block == "center":
                 part[:] = channels[places[:, 0], places[:, 1]]
             else:
-                with torch.inference_mode():
+                with torch.inference_mode(), in_one_thread():
                     self._embeddings(channels, places, part, progress)
             if block in scales:
                 part -= scales[block].mean
@@ -531,15 +532,16 @@ def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
     # Through memory: torch.save puts the name of a file that it writes into the file.
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    # Not a temporary file of Python's, which nobody but its owner may read.
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with aside.open("wb") as file:
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 

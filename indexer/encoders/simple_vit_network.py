@@ -16,6 +16,9 @@ pixel, fixed sine and cosine positions, pre-norm blocks, no class token.
       readout     mean | center token beside mean  -> [Linear]  (n, d)
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -150,3 +153,19 @@ def sincos_positions(side_px: int, dim: int) -> Tensor:
     x_angles = x.reshape(-1, 1) * frequencies
     y_angles = y.reshape(-1, 1) * frequencies
     return torch.cat((x_angles.sin(), x_angles.cos(), y_angles.sin(), y_angles.cos()), dim=1)
+
+
+@contextmanager
+def in_one_thread() -> Iterator[None]:
+    """Let torch compute in the calling thread alone.
+
+    The network is so small that several threads mostly wait for each other: a little faster on an
+    idle machine, and ten times slower on a busy one. With one, sums do not depend on how many there
+    are.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

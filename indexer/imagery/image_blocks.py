@@ -103,7 +103,8 @@ def without_empty_bands(image: SpectralImage, memory_mib: float = MEMORY_MIB) ->
     kept = [at for at in range(len(image.bands)) if at not in empty]
     if not empty or len(kept) < MIN_BANDS:
         raise _no_valid_pixels(image, survey)
-    left = image.with_bands(kept, f"{len(empty)} bands without any data are left out")
+    told = "1 band" if len(empty) == 1 else f"{len(empty)} bands"
+    left = image.with_bands(kept, f"left out {told} without any data ({runs(empty)})")
     valid_pixel_count(left, memory_mib)
     return left
 

@@ -171,8 +171,9 @@ def spectral_image(
             kind="one-band",
         )
     if left_out:
-        names = [str(position + 1) for position in left_out]
-        notes.append(f"{len(names)} bands that the file calls bad are left out ({runs(left_out)})")
+        bad = sorted(set(left_out))
+        told = "1 band" if len(bad) == 1 else f"{len(bad)} bands"
+        notes.append(f"left out {told} that the file calls bad ({runs(bad)})")
     shown = _shown(default_bands, len(bands))
     if default_bands is not None and shown is None:
         notes.append(f"default bands {list(default_bands)} are not three of its {len(bands)} bands")

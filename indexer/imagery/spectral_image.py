@@ -97,7 +97,18 @@ def select_bands(image: SpectralImage, wanted: Sequence[SpectralBand]) -> Spectr
         ImageryError: ``missing-band``; ``band-count`` or ``no-wavelengths``, where wavelengths
             cannot decide.
     """
-    return image.with_bands(match_bands(str(image.source.path), image.bands, wanted))
+    path = str(image.source.path)
+    try:
+        return image.with_bands(match_bands(path, image.bands, wanted))
+    except ImageryError as error:
+        if error.kind != "band-count" or len(image.bands) < len(wanted):
+            raise
+        # An encoder knows nothing of bands that have data nowhere: they were left out when it was
+        # trained, perhaps on this very image.
+        left = without_empty_bands(image)
+        if [band.name for band in left.bands] != [band.name for band in wanted]:
+            raise
+        return left
 
 
 def _open_geotiff(path: Path, bands: tuple[str, ...] | None, baseline: str | None) -> SpectralImage:

@@ -11,9 +11,9 @@ from indexer.imagery.chip import Chip
 from indexer.imagery.reader import MAX_CHIP_PX
 from indexer.imagery.sentinel2_image import ScenePixels, open_sentinel2
 from indexer.imagery.sources import EXTENSIONS, ImageSource, find_sources, time_in_name
-from indexer.imagery.spectral_bands import SpectralBand
+from indexer.imagery.spectral_bands import SpectralBand, is_positional
 from indexer.imagery.spectral_image import SpectralImage, open_spectral_image, select_bands
-from indexer.sensors import SCL, SENTINEL2_BANDS
+from indexer.sensors import PROFILES, SCL, SENTINEL2_BANDS
 from indexer.skipped import Skipped
 
 _OTHER_EXTENSIONS = (".hdr", ".npy", ".npz")
@@ -43,7 +43,9 @@ class SpectralReading:
             ImageryError: If it cannot be used, or lacks a band.
             InvalidInputError: If the options cannot be (``invalid-bands``, ``invalid-baseline``).
         """
-        image = select_bands(self._opened(source), self.wanted)
+        image = self._opened(source)
+        self._refuse_unnamed(image, source)
+        image = select_bands(image, self.wanted)
         if is_sentinel2(image):
             return replace(image, source=source, bands=self.wanted)
         renamed = [
@@ -53,6 +55,28 @@ class SpectralReading:
             for band in self.wanted
         ]
         return replace(image, source=source, bands=tuple(renamed))
+
+    def _refuse_unnamed(self, image: SpectralImage, source: ImageSource) -> None:
+        """Say what helps where bands of Sentinel-2 are wanted and a GeoTIFF names none of its own.
+
+        Raises:
+            ImageryError: ``bands-unknown``.
+        """
+        if (
+            _is_geotiff(source.path)
+            and all(is_positional(band.name) for band in image.bands)
+            and all(band.center_wavelength_um is None for band in image.bands)
+            and all(
+                band.name in SENTINEL2_BANDS and band.center_wavelength_um is not None
+                for band in self.wanted
+            )
+        ):
+            raise ImageryError(
+                f"{source.path}: its {len(image.bands)} bands have no names, and bands of "
+                f"Sentinel-2 are wanted; name them with --bands ({', '.join(PROFILES)}, or a list "
+                "such as B02,B03,B04,B08).",
+                kind="bands-unknown",
+            )
 
     def _opened(self, source: ImageSource) -> SpectralImage:
         if source.is_band_folder:

@@ -61,7 +61,12 @@ def open_images(
             kind="no-imagery",
         )
     images = [open_spectral_image(path, bands=bands, baseline=baseline) for path in paths]
-    return _alike(images)
+    return _alike(list({_files_of(image): image for image in images}.values()))
+
+
+def _files_of(image: SpectralImage) -> tuple[Path, ...]:
+    """Where its pixels lie; an ENVI image may be named by its header and by its data."""
+    return tuple(Path(file).resolve() for _, file in image.source.files)
 
 
 def _alike(images: Sequence[SpectralImage]) -> OpenedImages:

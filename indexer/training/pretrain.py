@@ -22,6 +22,7 @@ from indexer.encoders.simple_vit import (
     scale_of,
     write_tensors,
 )
+from indexer.encoders.simple_vit_network import in_one_thread
 from indexer.encoders.weights import sha256_of
 from indexer.errors import ImageryError, InvalidInputError, WeightsError
 from indexer.imagery.spectral_cube import SpectralImage
@@ -129,7 +130,9 @@ def pretrain(
     options, progress = options or PretrainOptions(), progress or Silent()
     recipe = _resolve(options)
     check_out(out)
+    _check_folder("--plots", options.plots)
     check_tracker(options.track)
+    _check_folder("--track-dir", options.track_dir if options.track else None)
     device = choose_device(options.device)
     opened = open_images(imagery, options.bands, options.baseline)
     began = time.perf_counter()
@@ -140,22 +143,23 @@ def pretrain(
         images=[image.source.name for image in opened.images],
         statistics=statistics,
     )
-    generator = torch.Generator().manual_seed(options.seed)
-    sample = draw_sample(opened.images, statistics, recipe, generator, progress)
-    read = time.perf_counter()
-    training = _Training(run, sample, generator, device)
-    notes = [*opened.notes, *training.notes]
-    partial = partial_of(out)
-    resumed_at = training.resume(partial) if options.resume else None
-    if options.resume and resumed_at is None:
-        notes.append(f"{partial}: there is no such file, so the training began anew.")
-    tracker = open_tracker(options.track, options.track_dir, out.stem, run.to_dict())
-    try:
-        training.go_on(partial, options.checkpoint_every, tracker, progress)
-    finally:
-        tracker.finish()
-    trained = time.perf_counter()
-    write_tensors(out, training.content(opened.images))
+    with in_one_thread():
+        generator = torch.Generator().manual_seed(options.seed)
+        sample = draw_sample(opened.images, statistics, recipe, generator, progress)
+        read = time.perf_counter()
+        training = _Training(run, sample, generator, device)
+        notes = [*opened.notes, *training.notes]
+        partial = partial_of(out)
+        resumed_at = training.resume(partial) if options.resume else None
+        if options.resume and resumed_at is None:
+            notes.append(f"{partial}: there is no such file, so the training began anew.")
+        tracker = open_tracker(options.track, options.track_dir, out.stem, run.to_dict())
+        try:
+            training.go_on(partial, options.checkpoint_every, tracker, progress)
+        finally:
+            tracker.finish()
+        trained = time.perf_counter()
+        write_tensors(out, training.content(opened.images))
     partial.unlink(missing_ok=True)
     if options.plots is not None and training.losses:
         plot_losses(training.losses, options.plots / "loss.png", f"{out.name}: {recipe.name}")
@@ -198,6 +202,12 @@ def check_out(out: Path) -> None:
         raise InvalidInputError(
             f"--out {out}: there is no folder {out.parent}; make it first.", kind="invalid-option"
         )
+    if out.exists() and not _may_be_replaced(out):
+        raise InvalidInputError(
+            f"--out {out}: exists and is no encoder of parcelle pretrain; name another file, or "
+            "delete this one.",
+            kind="invalid-option",
+        )
     probe = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         probe.touch()
@@ -207,6 +217,24 @@ def check_out(out: Path) -> None:
         ) from error
     with suppress(OSError):
         probe.unlink()
+
+
+def _check_folder(option: str, folder: Path | None) -> None:
+    """Refuse what cannot become a folder, before any work."""
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise InvalidInputError(
+            f"{option} {folder}: is no folder; name another place.", kind="invalid-option"
+        )
+
+
+def _may_be_replaced(out: Path) -> bool:
+    """Whether a file is empty or an encoder: above all, that it is none of the images."""
+    if out.stat().st_size == 0:
+        return True
+    try:
+        return str(read_tensors(out).get("format")).startswith(FORMAT.split("/")[0])
+    except WeightsError:
+        return False
 
 
 def _resolve(options: PretrainOptions) -> PretrainRecipe:

@@ -116,8 +116,8 @@ def measure(
     moves the limits beyond which they are odd.
 
     Raises:
-        ImageryError: If no pixel is valid (``no-valid-pixels``), or all are alike
-            (``no-contrast``).
+        ImageryError: If no pixel of an image is valid (``no-valid-pixels``), or all pixels are
+            alike (``no-contrast``).
     """
     mean, covariance = _moments(images, None, progress)
     spread, limits = _spread(mean, covariance), None
@@ -148,18 +148,19 @@ def _moments(
     moments = _Moments(len(images[0].bands))
     progress.start("measuring bands", sum(image.shape[0] for image in images))
     for image in images:
+        before = moments.count
         for rows in block_rows(image):
             chip = image.read(rows.start, height=rows.stop - rows.start)
             valid = usable(chip.reflectance, chip.valid_mask)
             moments.add(chip.reflectance[:, valid].T, limits)
             progress.advance(len(valid))
+        if moments.count == before:
+            raise ImageryError(
+                f"{image.source.path}: no pixel is valid in every band; check the nodata value and "
+                "the bands, or leave this image out.",
+                kind="no-valid-pixels",
+            )
     progress.finish()
-    if not moments.count:
-        raise ImageryError(
-            f"{_names(images)}: no pixel is valid in every band; check the nodata value and the "
-            "bands.",
-            kind="no-valid-pixels",
-        )
     return moments.mean_and_covariance()
 
 

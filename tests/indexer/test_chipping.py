@@ -293,7 +293,7 @@ def test_an_image_is_cut_into_windows_that_are_parcels() -> None:
     (target,) = plans[-1].targets
     assert target.geometry is None
     parcel = target.parcel
-    assert (parcel.collection, parcel.parcel_id) == ("flights", "scene-r00120-c00240")
+    assert (parcel.collection, parcel.parcel_id) == ("flights", "scene-120px-r00120-c00240")
     assert parcel.crop_name == "Maize"
     assert parcel.attributes == {"window_row": 120, "window_column": 240, "window_px": 120}
     assert parcel.geometry is not None

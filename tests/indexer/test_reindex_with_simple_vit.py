@@ -79,25 +79,37 @@ def test_windows_are_parcels_of_their_own(settings: Settings, place: Path, own: 
     report = run(settings, place / "flight.tif", own, windows=FIELD_PX)
     assert (report.embedded, report.parcels) == (16, 16)
     kinds = {
-        f"flight-r{row * FIELD_PX:05}-c{column * FIELD_PX:05}": name.split("-")[0]
+        f"flight-{FIELD_PX}px-r{row * FIELD_PX:05}-c{column * FIELD_PX:05}": name.split("-")[0]
         for name, (row, column) in fields().items()
     }
     with searching(settings) as searcher:
         for parcel_id, kind in kinds.items():
             (match,) = searcher.similar_by_id(parcel_id, k=1).matches
             assert kinds[match.parcel_id] == kind
-        outline = searcher.state("flight-r00012-c00024").parcel.geometry
+        outline = searcher.state(f"flight-{FIELD_PX}px-r00012-c00024").parcel.geometry
     assert outline is not None
     # 120 m x 120 m at 45 degrees north.
     width_m = (outline.bounds[2] - outline.bounds[0]) * 111_320 * np.cos(np.radians(45.15))
     assert width_m == pytest.approx(120, rel=0.01)
 
 
+def test_windows_of_two_sizes_do_not_take_each_others_place(
+    settings: Settings, place: Path, own: str
+) -> None:
+    run(settings, place / "flight.tif", own, windows=FIELD_PX)
+    before = vectors(settings)
+    second = run(settings, place / "flight.tif", own, windows=2 * FIELD_PX)
+    assert (second.embedded, second.parcels) == (4, 16 + 4)
+    after = vectors(settings)
+    for seen, vector in before.items():
+        np.testing.assert_array_equal(after[seen], vector)
+
+
 def test_windows_go_with_any_encoder(settings: Settings, tmp_path: Path, one_layer: str) -> None:
     write_images(tmp_path / "scenes", 1)
     report = run(settings, tmp_path / "scenes", one_layer, weights="untrained", windows=8)
     assert (report.embedded, report.parcels) == (9, 9)
-    assert ("image-00-r00016-c00008", "image-00") in vectors(settings)
+    assert ("image-00-8px-r00016-c00008", "image-00") in vectors(settings)
 
 
 def test_everything_is_embedded_again_where_that_is_asked_for(
@@ -252,7 +264,7 @@ def test_two_encoders_live_side_by_side_and_never_meet(
     write_images(tmp_path / "scenes", 3)
     run(settings, tmp_path / "scenes", one_layer, weights="untrained", collection="scenes")
     with searching(settings) as searcher:
-        answer = searcher.similar_by_id("flight-r00000-c00000", k=50)
+        answer = searcher.similar_by_id(f"flight-{FIELD_PX}px-r00000-c00000", k=50)
         assert {match.collection for match in answer.matches} == {"flights"}
         answer = searcher.similar_by_id("image-00", k=50)
         assert {match.collection for match in answer.matches} == {"scenes"}

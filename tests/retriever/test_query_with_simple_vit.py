@@ -9,7 +9,13 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from indexer.errors import GenerationMismatchError, ImageryError, NotFoundError, WeightsError
+from indexer.errors import (
+    GenerationMismatchError,
+    ImageryError,
+    InvalidInputError,
+    NotFoundError,
+    WeightsError,
+)
 from indexer.imagery import uploads
 from indexer.imagery.chip import Chip
 from indexer.imagery.reader import ReadingOptions
@@ -91,6 +97,21 @@ def test_an_uploaded_image_of_other_bands_is_refused(place: Path) -> None:
         read_upload(path.read_bytes(), "few.tif", ReadingOptions(), wanted)
     assert caught.value.kind == "missing-band"
     assert str(place) not in caught.value.message
+
+
+def test_an_image_needs_a_collection_where_there_are_several_encoders(place: Path) -> None:
+    """Else an image of one encoder's bands would be refused for lacking those of the other."""
+    settings = index_in(place)
+    other = train(place / "flight.tif", place / "other.pt", seed=1)
+    options = ReindexOptions(encoder=f"simple-vit:{other}", collection="other", device="cpu")
+    reindex(settings, [place / "flight.tif"], options)
+    with searching(settings) as searcher:
+        with pytest.raises(InvalidInputError, match='name one of "other", "parcels"') as caught:
+            bands_to_ask_with(searcher.engine, None)
+        assert caught.value.kind == "invalid-collection"
+        assert bands_to_ask_with(searcher.engine, "other") is not None
+        with pytest.raises(NotFoundError, match='"another"'):
+            bands_to_ask_with(searcher.engine, "another")
 
 
 def test_an_upload_is_bounded_before_it_is_read(
@@ -185,7 +206,7 @@ def test_a_window_without_a_place_is_shown_by_itself(place: Path, tmp_path: Path
     chosen = settings_in(tmp_path / "strip")
     options = ReindexOptions(encoder=f"simple-vit:{encoder}", windows=16, device="cpu")
     reindex(chosen, [place / "strip.npz"], options)
-    drawn = picture(chosen, "strip-r00000-c00008", size_px=64)
+    drawn = picture(chosen, "strip-16px-r00000-c00008", size_px=64)
     # Columns 8 to 12 of 24 have data: the first quarter of columns 8 to 24, of 16 rows 12.
     opaque = (drawn[..., 3] == 255).mean(axis=0)
     assert (opaque[:16] > 0.5).all()

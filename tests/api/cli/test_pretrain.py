@@ -1,3 +1,7 @@
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,3 +81,30 @@ def test_an_image_that_teaches_nothing_is_a_failure(parcelle: Parcelle, tmp_path
     ran = parcelle("pretrain", image, "--out", tmp_path / "farm.pt")
     assert ran.exit_code == 1
     assert "[one-band]" in ran.stderr
+
+
+def test_an_interrupted_training_says_where_it_can_go_on(
+    parcelle: Parcelle, image: Path, tmp_path: Path
+) -> None:
+    partial = tmp_path / "farm.pt.partial"
+    done = threading.Event()
+
+    def interrupt() -> None:
+        while not partial.exists() and not done.is_set():
+            time.sleep(0.01)
+        if not done.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=interrupt)
+    watcher.start()
+    try:
+        words = ("--steps", "100000", "--batch-size", "16", "--device", "cpu")
+        out = ("--out", tmp_path / "farm.pt")
+        ran = parcelle("pretrain", image, *out, *words, "--checkpoint-every", "1")
+    finally:
+        done.set()
+        watcher.join()
+    assert ran.exit_code == 130
+    assert "farm.pt.partial keeps the training up to a checkpoint; --resume" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert [path.name for path in tmp_path.glob("*farm*")] == ["farm.pt.partial"]

@@ -1,5 +1,6 @@
 """An encoder of one's own on the command line: learned, indexed with, asked with."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_an_image_asks_in_the_encoders_own_bands(
     ran = indexed("similar", "--image", question, "-k", "1", "--format", "json")
     assert ran.exit_code == 0, ran.stderr
     (match,) = ran.json["matches"]
-    row, column = (int(part[1:]) // FIELD_PX for part in match["id"].split("-")[1:])
+    row, column = (int(part[1:]) // FIELD_PX for part in match["id"].split("-")[2:])
     # Maize grows where row and column add up to 1, 4...
     assert (row + column) % 3 == 1
 
@@ -58,7 +59,7 @@ def test_an_image_of_other_bands_is_refused_by_what_it_lacks(
 
 
 def test_a_state_says_that_there_are_no_indices(indexed: Parcelle) -> None:
-    ran = indexed("state", "flight-r00000-c00000")
+    ran = indexed("state", f"flight-{FIELD_PX}px-r00000-c00000")
     assert ran.exit_code == 0
     assert "No spectral index is measured" in ran.stderr
 
@@ -74,6 +75,21 @@ def test_the_vectors_can_be_exported(indexed: Parcelle, tmp_path: Path) -> None:
 def test_the_index_can_be_rebuilt_and_is_sound(indexed: Parcelle) -> None:
     assert indexed("generations", "rebuild").exit_code == 0
     assert indexed("check").exit_code == 0
+
+
+def test_check_looks_at_the_encoders_file(indexed: Parcelle, place: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.pt"
+    shutil.copy(place / "own.pt", moved)
+    asked = ("--encoder", f"simple-vit:{moved}", "--windows", FIELD_PX)
+    assert indexed("reindex", place / "flight.tif", *asked).exit_code == 0
+    sound = indexed("check")
+    assert (sound.exit_code, f"{moved}, as the index" in sound.stdout) == (0, True)
+    moved.write_bytes(moved.read_bytes() + b"!")
+    replaced = indexed("check")
+    assert (replaced.exit_code, f"{moved} is another file" in replaced.stdout) == (1, True)
+    moved.unlink()
+    gone = indexed("check")
+    assert (gone.exit_code, f"{moved} is not there" in gone.stdout) == (1, True)
 
 
 def test_windows_and_parcels_are_wrong_usage(parcelle: Parcelle, place: Path) -> None:

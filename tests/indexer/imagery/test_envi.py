@@ -188,7 +188,7 @@ def test_bad_bands_are_left_out_and_said(tmp_path: Path) -> None:
     image = opened(tmp_path, fields=fields)
     assert [band.name for band in image.bands] == ["490 nm", "833 nm"]
     np.testing.assert_array_equal(image.read().reflectance, counted()[[0, 3]])
-    assert "2 bands that the file calls bad are left out (2-3)" in image.notes
+    assert "left out 2 bands that the file calls bad (2-3)" in image.notes
     assert image.default_bands is None
 
 

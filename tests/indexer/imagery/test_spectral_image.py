@@ -172,7 +172,23 @@ def test_bands_without_any_data_are_named_and_can_be_left_out(tmp_path: Path) ->
     left = without_empty_bands(image)
     assert [band.name for band in left.bands] == ["band 1", "band 4", "band 6"]
     assert left.read().valid_mask.all()
-    assert "3 bands without any data are left out" in left.notes
+    assert "left out 3 bands without any data (2-3, 5)" in left.notes
+
+
+def test_bands_that_were_left_out_for_an_encoder_are_left_out_of_its_images(tmp_path: Path) -> None:
+    cube = np.ones((6, 4, 5))
+    cube[2] = -1
+    image = open_spectral_image(write_numpy(tmp_path / "a.npy", cube, nodata=-1))
+    wanted = without_empty_bands(image).bands
+    assert select_bands(image, wanted).bands == wanted
+    cube[2], cube[3] = 1, -1
+    other = open_spectral_image(write_numpy(tmp_path / "b.npy", cube, nodata=-1))
+    cube[3] = 1
+    full = open_spectral_image(write_numpy(tmp_path / "c.npy", cube, nodata=-1))
+    for image in (other, full):
+        with pytest.raises(ImageryError, match="6 bands, but 5 are wanted") as caught:
+            select_bands(image, wanted)
+        assert caught.value.kind == "band-count"
 
 
 # Bands ------------------------------------------------------------------------------------------

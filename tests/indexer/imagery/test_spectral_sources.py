@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.errors import InvalidInputError, NotFoundError
+from indexer.errors import ImageryError, InvalidInputError, NotFoundError
 from indexer.imagery.spectral_bands import SpectralBand
 from indexer.imagery.spectral_sources import (
     SpectralReading,
@@ -105,6 +105,14 @@ def test_layers_that_were_named_are_remembered(tmp_path: Path) -> None:
     image = SpectralReading(wanted, bands="B02,B03").open(source)
     assert layer_bands(image) == ("B02", "B03")
     assert [band.name for band in image.bands] == ["B03", "B02"]
+
+
+def test_layers_without_names_are_asked_for_by_the_option_that_helps(tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "chip.tif", np.ones((2, 8, 8), np.uint16))
+    (source,), _ = find_spectral_sources([path])
+    with pytest.raises(ImageryError, match="--bands") as caught:
+        SpectralReading((SpectralBand("B03", 0.56), SpectralBand("B02", 0.49))).open(source)
+    assert caught.value.kind == "bands-unknown"
 
 
 def test_one_image_is_read_as_a_whole(tmp_path: Path) -> None:

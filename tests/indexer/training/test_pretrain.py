@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from indexer.encoders.simple_vit import SimpleViTEncoder
 from indexer.errors import ImageryError, InvalidInputError, ParcelleError, WeightsError
 from indexer.training.pretrain import PretrainOptions, partial_of, pretrain
 from indexer.training.recipes import RECIPES
+from tests.indexer.imagery.envi_files import write_envi
 from tests.indexer.training.cubes import make_cube, save_cube
 
 ROOT = Path(__file__).parents[3]
@@ -234,6 +236,20 @@ def test_a_band_without_any_data_is_left_out_and_told(tmp_path: Path) -> None:
     assert [band.name for band in encoder.bands] == ["band 1", "band 2", "band 4", "band 5"]
 
 
+def test_an_image_without_valid_pixels_is_named_among_others(image: Path, tmp_path: Path) -> None:
+    blank = save_cube(tmp_path / "blank.npz", np.full_like(make_cube(), np.nan))
+    with pytest.raises(ImageryError, match="blank") as refused:
+        pretrain([image, blank], tmp_path / "out.pt", SHORT)
+    assert refused.value.kind == "no-valid-pixels"
+
+
+def test_an_encoder_may_be_read_by_whom_the_umask_allows(image: Path, tmp_path: Path) -> None:
+    pretrain([image], tmp_path / "out.pt", replace(SHORT, steps=0))
+    (tmp_path / "plain").touch()
+    modes = {(tmp_path / name).stat().st_mode for name in ("out.pt", "plain")}
+    assert len(modes) == 1
+
+
 def test_values_that_are_no_numbers_are_no_valid_pixels(tmp_path: Path) -> None:
     cube = make_cube()
     cube[3, 4, 1], cube[5, 6, 2] = np.inf, np.nan
@@ -249,6 +265,44 @@ def test_a_place_that_cannot_be_written_is_refused_before_any_work(
     with pytest.raises(InvalidInputError, match="--out") as refused:
         pretrain(["no-such-image.npz"], tmp_path / out, SHORT)
     assert refused.value.kind == "invalid-option"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (lambda file: replace(SHORT, plots=file), "--plots"),
+        (lambda file: replace(SHORT, track="tensorboard", track_dir=file), "--track-dir"),
+    ],
+)
+def test_a_folder_that_cannot_be_is_refused_before_any_work(
+    options: Callable[[Path], PretrainOptions], named: str, image: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match=named) as refused:
+        pretrain([image], tmp_path / "out.pt", options(image))
+    assert refused.value.kind == "invalid-option"
+    assert not (tmp_path / "out.pt").exists()
+
+
+def test_an_image_that_is_named_by_header_and_by_data_counts_once(tmp_path: Path) -> None:
+    cube = make_cube()
+    header = write_envi(tmp_path / "flight.hdr", cube.transpose(2, 0, 1))
+    report = pretrain(
+        [header, header.with_suffix(".img")], tmp_path / "out.pt", replace(SHORT, steps=0)
+    )
+    assert report.images == ["flight"]
+    assert report.windows == 20 * 24
+
+
+def test_only_an_encoder_is_replaced(image: Path, tmp_path: Path) -> None:
+    before = image.read_bytes()
+    with pytest.raises(InvalidInputError, match=r"--out .*is no encoder") as refused:
+        pretrain([image], image, SHORT)
+    assert refused.value.kind == "invalid-option"
+    assert image.read_bytes() == before
+    out = tmp_path / "out.pt"
+    out.touch()
+    untrained = pretrain([image], out, replace(SHORT, steps=0))
+    assert pretrain([image], out, SHORT).digest != untrained.digest
 
 
 @pytest.mark.parametrize(
