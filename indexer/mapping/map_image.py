@@ -18,12 +18,13 @@ from typing import Any, Final, Literal
 from indexer.clusters.naming import quoted
 from indexer.encoders.choice import encoder_file
 from indexer.encoders.simple_vit import NAME, SimpleViTEncoder
-from indexer.errors import InvalidInputError
+from indexer.errors import ImageryError, InvalidInputError
 from indexer.imagery.spectral_image import (
     SpectralImage,
     open_spectral_image,
     read_labels,
     select_bands,
+    without_empty_bands,
 )
 from indexer.mapping import plots
 from indexer.mapping.blocks import Source, Survey, survey
@@ -184,7 +185,7 @@ def map_image(
     truth = None if options.labels is None else Truth(*read_labels(options.labels, image.shape))
     chooses = options.k is None and stored is None
     needs_statistics = encoder is None or truth is not None or chooses
-    found = survey(image, progress, with_statistics=needs_statistics)
+    image, found = _surveyed(image, progress, with_statistics=needs_statistics)
     check_k(options.k, found)
 
     features = _features(encoder, found, stored)
@@ -336,6 +337,19 @@ def _features(
     return minimum_noise_fraction(found.statistics)
 
 
+def _surveyed(
+    image: SpectralImage, progress: Progress, *, with_statistics: bool
+) -> tuple[SpectralImage, Survey]:
+    """Look at every pixel; where none is valid in every band, without the bands that are empty."""
+    try:
+        return image, survey(image, progress, with_statistics=with_statistics)
+    except ImageryError as error:
+        if error.kind != "no-valid-pixels":
+            raise
+    image = without_empty_bands(image)
+    return image, survey(image, progress, with_statistics=with_statistics)
+
+
 def _choose(
     whole: SpectralImage,
     source: Source,
@@ -351,7 +365,7 @@ def _choose(
         return KChoice(options.k, f"k = {options.k} was asked for.")
     found = source.survey
     if source.image.bands != whole.bands:
-        found = survey(whole, progress, with_statistics=True)
+        whole, found = _surveyed(whole, progress, with_statistics=True)
     views = sample_views(whole, found, MAX_PIXELS, options.seed, progress)
     return choose_k(views, options.seed, progress)
 

@@ -382,6 +382,22 @@ def test_an_image_without_a_valid_pixel_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "map.tif").exists()
 
 
+def test_a_band_without_any_data_is_left_out_and_told(tmp_path: Path) -> None:
+    cube = planted_cube()
+    empty = np.full((1, *SHAPE), NODATA, dtype=np.int16)
+    names = (*BANDS[:3], "1400 nm", *BANDS[3:])
+    image = write_geotiff(
+        tmp_path / "image.tif",
+        np.concatenate([cube[:3], empty, cube[3:]]),
+        descriptions=names,
+        nodata=NODATA,
+    )
+    for k in (3, None):
+        report = map_image(image, tmp_path / "map.tif", MapOptions(k=k))
+        assert report.pixels == np.count_nonzero(planted_classes())
+        assert any("left out 1 band" in note for note in report.notes)
+
+
 def test_more_classes_than_different_pixels_are_refused_with_both_numbers(tmp_path: Path) -> None:
     stack = SPECTRA.T[:, [0, 1, 2, 0, 1, 2]].reshape(len(BANDS), 2, 3).astype(np.int16)
     image = write_geotiff(tmp_path / "three.tif", stack, descriptions=BANDS)
