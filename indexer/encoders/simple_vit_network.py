@@ -42,7 +42,7 @@ class Attention(nn.Module):
         """Map ``(n, t, dim)`` to the same shape."""
         n, t, dim = tokens.shape
         tokens = self.norm(tokens)
-        if not self.training and dim < self.to_out.in_features // self.heads:
+        if dim < self.to_out.in_features // self.heads:
             return self._between_tokens(tokens)
         qkv = self.to_qkv(tokens).view(n, t, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
