@@ -25,7 +25,7 @@ from indexer.clustering import (
     nearest_centroids,
     train_centroids,
 )
-from indexer.clusters.listing import unassigned_to_dict
+from indexer.clusters.listing import Crop, crops_to_dict, unassigned_to_dict
 from indexer.embedding_space import describe_space, notes_for
 from indexer.errors import InvalidInputError
 from retriever.cluster_statements import (
@@ -58,9 +58,6 @@ OF_THE_MOMENT: Final = (
     "cluster stores some that experts can name."
 )
 
-Crop = tuple[str | None, str | None]
-"""Code and name, as declared."""
-
 _Key = tuple[int | str, ...]
 """Tells answers apart: the collection, what was grouped, and into how many."""
 
@@ -90,15 +87,7 @@ class Cluster:
             "name": self.name,
             "parcels": self.parcels,
             "share": round(self.share, 4),
-            "crops": [
-                {
-                    "crop:code": code,
-                    "crop:name": name,
-                    "parcels": count,
-                    "share": round(count / self.parcels, 4),
-                }
-                for (code, name), count in self.crops
-            ],
+            "crops": crops_to_dict(self.crops, self.parcels),
             "medians": {name: round(value, 4) for name, value in self.medians.items()},
             "examples": list(self.examples),
         }

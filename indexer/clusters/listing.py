@@ -1,6 +1,7 @@
 """What the stored clusters of a collection hold now."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,17 +48,22 @@ class ClusterSummary:
             "name": self.name,
             "parcels": self.parcels,
             "share": round(self.share, 4),
-            "crops": [
-                {
-                    "crop:code": code,
-                    "crop:name": name,
-                    "parcels": count,
-                    "share": round(count / self.parcels, 4),
-                }
-                for (code, name), count in self.crops
-            ],
+            "crops": crops_to_dict(self.crops, self.parcels),
             "examples": list(self.examples),
         }
+
+
+def crops_to_dict(crops: Sequence[tuple[Crop, int]], parcels: int) -> list[dict[str, Any]]:
+    """JSON form of the crops that a cluster's parcels declare, with how many do."""
+    return [
+        {
+            "crop:code": code,
+            "crop:name": name,
+            "parcels": count,
+            "share": round(count / parcels, 4),
+        }
+        for (code, name), count in crops
+    ]
 
 
 @dataclass(frozen=True)
