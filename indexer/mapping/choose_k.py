@@ -172,10 +172,12 @@ def _micro_clusters(sample: Float64Array, seed: int) -> tuple[Float64Array, Floa
 
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
     different = len(np.unique(sample, axis=0))
     kmeans = KMeans(min(MICRO_CLUSTERS, different), n_init=1, max_iter=30, random_state=seed)
-    with warnings.catch_warnings():
+    # One thread: on a busy machine several wait for each other, ten times as long as they work.
+    with warnings.catch_warnings(), threadpool_limits(1):
         # Nearly equal pixels may fill fewer groups than there could be.
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels = kmeans.fit_predict(sample)

@@ -191,10 +191,14 @@ def kmeans_centers(
         beginnings: The best of so many searches is taken.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     k = min(k, _different_rows(features, k))
-    # scikit-learn takes twice as long over float32, which it turns into float64 bit by bit.
-    found = KMeans(k, n_init=beginnings, random_state=seed).fit(features.astype(np.float64))
+    # One thread, so that sums do not depend on their number, and because on a busy machine several
+    # wait for each other, ten times as long as they work.
+    with threadpool_limits(1):
+        # scikit-learn takes twice as long over float32, which it turns into float64 bit by bit.
+        found = KMeans(k, n_init=beginnings, random_state=seed).fit(features.astype(np.float64))
     return np.asarray(found.cluster_centers_, dtype=np.float32)
 
 

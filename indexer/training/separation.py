@@ -32,6 +32,7 @@ def separation(pixels: FloatArray) -> float:
         Hruschka, de Castro and Campello (2004), ICDM, pp. 403-406.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     rows = pixels.astype(np.float64)
     different = len(np.unique(rows, axis=0))
@@ -39,7 +40,9 @@ def separation(pixels: FloatArray) -> float:
     for groups in GROUPS:
         if different <= groups:
             return 1.0
-        kmeans = KMeans(groups, n_init=_BEGINNINGS, random_state=0).fit(rows)
+        # One thread, so that a seed means the same file however many there are.
+        with threadpool_limits(1):
+            kmeans = KMeans(groups, n_init=_BEGINNINGS, random_state=0).fit(rows)
         apart = np.sort(kmeans.transform(rows), axis=1)
         found.append(float(np.mean(1 - apart[:, 0] / apart[:, 1])))
     return float(np.mean(found))
