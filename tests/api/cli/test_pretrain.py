@@ -95,15 +95,18 @@ def test_an_interrupted_training_says_where_it_can_go_on(
         if not done.is_set():
             os.kill(os.getpid(), signal.SIGINT)
 
+    # Where tests run in the background of a shell, the signal is ignored from the beginning.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher = threading.Thread(target=interrupt)
     watcher.start()
     try:
-        words = ("--steps", "100000", "--batch-size", "16", "--device", "cpu")
+        words = ("--steps", "2000", "--batch-size", "16", "--device", "cpu")
         out = ("--out", tmp_path / "farm.pt")
         ran = parcelle("pretrain", image, *out, *words, "--checkpoint-every", "1")
     finally:
         done.set()
         watcher.join()
+        signal.signal(signal.SIGINT, before)
     assert ran.exit_code == 130
     assert "farm.pt.partial keeps the training up to a checkpoint; --resume" in ran.stderr
     assert "Traceback" not in ran.stderr
