@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,7 +46,14 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture
 def empty_postgres(postgres_url: str) -> Iterator[str]:
-    """URL of a new schema in that database; nothing else there is looked at or touched."""
+    """URL of a new schema in that database."""
+    with new_schema(postgres_url) as url:
+        yield url
+
+
+@contextmanager
+def new_schema(postgres_url: str) -> Iterator[str]:
+    """URL of a schema that is dropped in the end; nothing else there is looked at or touched."""
     schema = f"parcelle_test_{secrets.token_hex(6)}"
     engine = create_engine(postgres_url)
     with engine.begin() as connection:

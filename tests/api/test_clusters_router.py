@@ -128,12 +128,23 @@ def test_those_who_wait_for_clusters_leave_threads_to_other_requests(
 NAME = "/clusters/{}/name?collection=demo"
 
 
-@pytest.fixture
-def grouped(tmp_path: Path) -> ApiSettings:
-    settings = in_folder(tmp_path)
+def group_parcels(folder: Path) -> ApiSettings:
+    settings = in_folder(folder)
     plant(settings, [Seen(f"p{n}", at_cosine(0.9 - n / 10)) for n in range(6)])
     store_clusters(settings, (("p0", "p1", "p2"), ("p3", "p4"), ("p5",)), {2: "maize"})
     return settings
+
+
+@pytest.fixture
+def grouped(tmp_path: Path) -> ApiSettings:
+    return group_parcels(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """For requests that change nothing."""
+    with TestClient(create_app(group_parcels(tmp_path_factory.mktemp("unchanged")))) as client:
+        yield client
 
 
 @pytest.fixture
@@ -146,8 +157,11 @@ def names(client: TestClient) -> list[str | None]:
     return [one["name"] for one in answer(client, CLUSTERS)["clusters"]]
 
 
-def test_stored_clusters_are_told_unless_others_are_asked_for(naming: TestClient) -> None:
-    stored, others = answer(naming, f"{CLUSTERS}&members=true"), answer(naming, f"{CLUSTERS}&k=2")
+def test_stored_clusters_are_told_unless_others_are_asked_for(unchanged: TestClient) -> None:
+    stored, others = (
+        answer(unchanged, f"{CLUSTERS}&members=true"),
+        answer(unchanged, f"{CLUSTERS}&k=2"),
+    )
     assert (stored["stored"], stored["k"], len(stored["members"])) == (True, 3, 6)
     assert (others["stored"], others["k"]) == (False, 2)
     document = get_openapi(title="Clusters", version="1", routes=clusters.router.routes)
@@ -188,15 +202,15 @@ def test_a_name_is_a_filter_of_every_route(naming: TestClient) -> None:
     )  # fmt: skip
 
 
-def test_features_and_states_tell_the_cluster(naming: TestClient) -> None:
+def test_features_and_states_tell_the_cluster(unchanged: TestClient) -> None:
     told = {"cluster": "maize", "cluster:number": 2, "cluster:score": 0.75}
     none = dict.fromkeys(told)
-    item = answer(naming, "/collections/demo/items/p3")
+    item = answer(unchanged, "/collections/demo/items/p3")
     assert told.items() <= item["properties"].items()
-    assert told.items() <= answer(naming, "/collections/demo/items/p3/state").items()
-    similar = answer(naming, "/collections/demo/items/p3/similar?k=1")
+    assert told.items() <= answer(unchanged, "/collections/demo/items/p3/state").items()
+    similar = answer(unchanged, "/collections/demo/items/p3/similar?k=1")
     assert similar["features"][0]["properties"]["cluster:number"] in (1, 2)
-    unnamed = answer(naming, "/collections/demo/items/p0")["properties"]
+    unnamed = answer(unchanged, "/collections/demo/items/p0")["properties"]
     assert (unnamed["cluster"], unnamed["cluster:number"]) == (None, 1)
     assert none.keys() <= unnamed.keys()
 
@@ -233,13 +247,13 @@ BODIES: Sequence[tuple[Any, str, str]] = (
 
 @pytest.mark.parametrize(("body", "kind", "said"), BODIES)
 def test_a_body_that_names_nothing_is_refused(
-    naming: TestClient, body: object, kind: str, said: str
+    unchanged: TestClient, body: object, kind: str, said: str
 ) -> None:
-    response = naming.put(NAME.format(1), json=body)
+    response = unchanged.put(NAME.format(1), json=body)
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.status_code, response.json()["kind"]) == (400, kind)
     assert said in response.json()["detail"]
-    assert names(naming) == [None, "maize", None]
+    assert names(unchanged) == [None, "maize", None]
 
 
 @pytest.mark.parametrize(
@@ -255,11 +269,11 @@ def test_a_body_that_names_nothing_is_refused(
     ],
 )
 def test_what_cannot_be_named_is_told(
-    naming: TestClient, path: str, status: int, kind: str
+    unchanged: TestClient, path: str, status: int, kind: str
 ) -> None:
-    for response in (naming.put(path, json={"name": "maize"}), naming.delete(path)):
+    for response in (unchanged.put(path, json={"name": "maize"}), unchanged.delete(path)):
         assert (response.status_code, response.json()["kind"]) == (status, kind)
-    assert names(naming) == [None, "maize", None]
+    assert names(unchanged) == [None, "maize", None]
 
 
 def test_naming_asks_for_a_key_and_for_a_small_body(grouped: ApiSettings) -> None:

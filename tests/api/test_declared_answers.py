@@ -28,8 +28,7 @@ def test_no_request_fails_in_the_server_or_is_answered_as_not_declared(
     options = {
         "--checks": ",".join(CHECKS),
         "--phases": "examples,coverage,fuzzing",
-        "--max-examples": "15",
-        "--max-time": "60",
+        "--max-examples": "50",
         "--warnings": "off",
     }
     with served(create_app(api_settings(demo_index))) as address:

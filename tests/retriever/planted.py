@@ -4,7 +4,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from shapely import box
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine, event
 
 from indexer.catalog.database import connect, schema_status, upgrade
 from indexer.catalog.reading import find_space, get_space, known_observations
@@ -134,7 +134,7 @@ def plant(
     engine = connect(settings)
     try:
         if schema_status(engine) == "empty":
-            upgrade(engine)
+            _make_tables(engine)
         with engine.begin() as connection:
             space_id = _space(connection, encoder, weights)
             collections = {
@@ -148,6 +148,30 @@ def plant(
                 build_generation(engine, settings.generations_dir, space_id, collection_id)
     finally:
         engine.dispose()
+
+
+_MIGRATIONS: dict[str, list[tuple[str, Any]]] = {}
+"""By dialect, the statements of all migrations with their values."""
+
+
+def _make_tables(engine: Engine) -> None:
+    """As the migrations do; working out their statements takes longer than executing them."""
+    dialect = engine.dialect.name
+    if dialect in _MIGRATIONS:
+        with engine.begin() as connection:
+            for statement, values in _MIGRATIONS[dialect]:
+                connection.exec_driver_sql(statement, values)
+        return
+    noted: list[tuple[str, Any]] = []
+
+    def note(_1: object, _2: object, statement: str, values: Any, *_3: object) -> None:  # noqa: ANN401
+        if not statement.lstrip().upper().startswith(("SELECT", "PRAGMA", "BEGIN")):
+            noted.append((statement, values))
+
+    event.listen(engine, "before_cursor_execute", note)
+    upgrade(engine)
+    event.remove(engine, "before_cursor_execute", note)
+    _MIGRATIONS[dialect] = noted
 
 
 def _space(connection: Connection, encoder: str, weights: Weights) -> int:
@@ -199,7 +223,7 @@ def _save(
             acquired_at=_time(seen.day),
             processing_baseline="05.09",
             state=_state(seen),
-            fingerprint=hashlib.sha256(repr(seen).encode()).hexdigest(),
+            fingerprint=_fingerprint(seen),
             known=known.get(seen.parcel_id),
             embedding=seen.vector,
         )
@@ -207,6 +231,11 @@ def _save(
     ]
     vectors = [seen.vector for seen in group]
     save_observations(connection, collection_id, space_id, records, vectors, keep_embeddings=0)
+
+
+def _fingerprint(seen: Seen) -> str:
+    vector = b"" if seen.vector is None else seen.vector.tobytes()
+    return hashlib.sha256(repr(replace(seen, vector=None)).encode() + vector).hexdigest()
 
 
 def _parcel(seen: Seen) -> Parcel:

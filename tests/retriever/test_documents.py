@@ -122,6 +122,13 @@ def test_the_text_itself_says_when_the_weights_are_untrained(
 # Queries -------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def two_to_find(shared: Settings) -> Iterator[ParcelSearcher]:
+    plant(shared, [Seen("p-1", at_cosine(1)), Seen("p-2", at_cosine(0.5)), Seen("p-3", None)])
+    with searching(shared) as searcher:
+        yield searcher
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -136,10 +143,8 @@ def test_the_text_itself_says_when_the_weights_are_untrained(
         "p-1 with a null\0character and \ud800 half a pair",
     ],
 )
-def test_the_parcel_is_found_in_the_query(empty: Settings, query: str) -> None:
-    plant(empty, [Seen("p-1", at_cosine(1)), Seen("p-2", at_cosine(0.5)), Seen("p-3", None)])
-    with searching(empty) as searcher:
-        documents = ParcelRetriever(searcher=searcher).invoke(query)
+def test_the_parcel_is_found_in_the_query(two_to_find: ParcelSearcher, query: str) -> None:
+    documents = ParcelRetriever(searcher=two_to_find).invoke(query)
     assert ids(documents) == ["demo/p-2"]
     assert documents[0].metadata["query"] == ["p-1"]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,9 +46,12 @@ def grouped(empty: Settings) -> Settings:
     return empty
 
 
-@pytest.fixture
-def searcher(grouped: Settings) -> Iterator[ParcelSearcher]:
-    with searching(grouped) as found:
+@pytest.fixture(scope="module")
+def searcher(shared: Settings) -> Iterator[ParcelSearcher]:
+    """Of the same clusters, which tests only read."""
+    plant(shared, PLANTED)
+    store_clusters(shared, MEMBERS, NAMES, days={"2023-04-24": 3})
+    with searching(shared) as found:
         yield found
 
 
@@ -142,13 +144,14 @@ def test_a_new_clustering_is_told_instead_of_one_that_was_kept(grouped: Settings
         assert set(found.members.values()) == {1, 2}
 
 
-def test_a_name_for_an_earlier_clustering_is_refused(searcher: ParcelSearcher) -> None:
-    stored = searcher.clusters("demo").stored
-    assert stored is not None
-    searcher.name_cluster("demo", 4, "maize", clustering=stored.clustering)
-    with pytest.raises(NotFoundError, match="grouping"):
-        searcher.name_cluster("demo", 4, "beet", clustering=stored.clustering + 1)
-    assert searcher.clusters("demo").clusters[3].name == "maize"
+def test_a_name_for_an_earlier_clustering_is_refused(grouped: Settings) -> None:
+    with searching(grouped) as searcher:
+        stored = searcher.clusters("demo").stored
+        assert stored is not None
+        searcher.name_cluster("demo", 4, "maize", clustering=stored.clustering)
+        with pytest.raises(NotFoundError, match="grouping"):
+            searcher.name_cluster("demo", 4, "beet", clustering=stored.clustering + 1)
+        assert searcher.clusters("demo").clusters[3].name == "maize"
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 101, "a\nb", "a\u202eb", "a\0b"])
@@ -366,6 +369,15 @@ def test_tools_say_nothing_of_clusters_where_there_are_none(searcher: ParcelSear
 # How they are found ----------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def in_a_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParcelSearcher]:
+    chosen = settings_in(tmp_path_factory.mktemp("file"))
+    plant(chosen, PLANTED)
+    store_clusters(chosen, MEMBERS, NAMES)
+    with searching(chosen) as found:
+        yield found
+
+
 @pytest.mark.parametrize(
     "written",
     [
@@ -380,27 +392,24 @@ def test_tools_say_nothing_of_clusters_where_there_are_none(searcher: ParcelSear
     ],
 )
 def test_a_filter_by_cluster_reads_no_table_of_observations_as_a_whole(
-    tmp_path: Path, written: str
+    in_a_file: ParcelSearcher, written: str
 ) -> None:
-    chosen = settings_in(tmp_path)
-    plant(chosen, PLANTED)
-    store_clusters(chosen, MEMBERS, NAMES)
     asked: list[tuple[str, Any]] = []
-    with searching(chosen) as searcher:
-        event.listen(
-            searcher.engine,
-            "before_cursor_execute",
-            lambda _, __, statement, parameters, *___: asked.append((statement, parameters)),
-        )
-        listed(searcher, f"collection = 'demo' AND {written}")
-        matched(searcher, written)
-        filtered = [one for one in asked if "clusters" in one[0]]
-        assert len(filtered) >= 3
-        with searcher.engine.connect() as connection:
-            plans = [
-                row[3]
-                for statement, parameters in filtered
-                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            ]
+
+    def note(_1: object, _2: object, statement: str, parameters: Any, *_3: object) -> None:  # noqa: ANN401
+        asked.append((statement, parameters))
+
+    event.listen(in_a_file.engine, "before_cursor_execute", note)
+    listed(in_a_file, f"collection = 'demo' AND {written}")
+    matched(in_a_file, written)
+    event.remove(in_a_file.engine, "before_cursor_execute", note)
+    filtered = [one for one in asked if "clusters" in one[0]]
+    assert len(filtered) >= 3
+    with in_a_file.engine.connect() as connection:
+        plans = [
+            row[3]
+            for statement, parameters in filtered
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        ]
     read = ("cluster_members", "embeddings_", "observations_")
     assert not [step for step in plans if step.startswith(tuple(f"SCAN {name}" for name in read))]

@@ -1,6 +1,7 @@
 import io
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -23,10 +24,18 @@ WHEAT_AND_GRASS = [
 """With k = 2 all wheat is one cluster, with 3 it is two."""
 
 
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of wheat and grass, only to be copied."""
+    folder = tmp_path_factory.mktemp("planted")
+    plant(settings_in(folder), WHEAT_AND_GRASS)
+    return folder
+
+
 @pytest.fixture
-def index(home: Path) -> Path:
-    """An index of wheat and grass; its folder."""
-    plant(settings_in(home), WHEAT_AND_GRASS)
+def index(home: Path, planted: Path) -> Path:
+    """A copy of that index; its folder."""
+    shutil.copytree(planted, home, dirs_exist_ok=True)
     return home
 
 

@@ -53,6 +53,19 @@ Serve = Callable[..., Serving]
 @pytest.fixture
 def serve(tmp_path: Path, demo_index: Settings) -> Iterator[Serve]:
     """Start services on the demo index; all that is left of them is killed."""
+    with starting(tmp_path, demo_index) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, demo_index: Settings) -> Iterator[Serving]:
+    """One service for tests that only ask it."""
+    with starting(tmp_path_factory.mktemp("serving"), demo_index) as start:
+        yield start()
+
+
+@contextlib.contextmanager
+def starting(folder: Path, index: Settings) -> Iterator[Serve]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(*options: str, **settings: str) -> Serving:
@@ -60,25 +73,27 @@ def serve(tmp_path: Path, demo_index: Settings) -> Iterator[Serve]:
             port = free.getsockname()[1]
         environment = {
             **{name: text for name, text in os.environ.items() if "PARCELLE" not in name},
-            "PARCELLE_DATA_DIR": str(demo_index.data_dir),
-            "TMPDIR": str(tmp_path),
+            "PARCELLE_DATA_DIR": str(index.data_dir),
+            "TMPDIR": str(folder),
             **{f"PARCELLE_{name}": text for name, text in settings.items()},
         }
         command = [str(Path(sys.executable).with_name("parcelle")), "serve", "--port", str(port)]
-        with (tmp_path / "log").open("wb") as log:
+        with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [*command, *options], env=environment, stderr=log, start_new_session=True
             )
         started.append(process)
-        serving = Serving(f"http://127.0.0.1:{port}", port, process, tmp_path)
+        serving = Serving(f"http://127.0.0.1:{port}", port, process, folder)
         wait_for(lambda: answers(serving))
         return serving
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(30)
+    try:
+        yield start
+    finally:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(30)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -91,7 +106,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def answers(serving: Serving) -> bool:
     assert serving.process.poll() is None, "the server ended before it answered"
     try:
-        return httpx.get(f"{serving.address}/health/live").status_code == 200
+        # Without certificates, which take longest to read.
+        return httpx.get(f"{serving.address}/health/live", verify=False).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -251,24 +267,22 @@ def test_a_password_of_the_database_is_not_logged(serve: Serve) -> None:
     assert "sesame" not in (serving.folder / "log").read_text() + response.text
 
 
-def test_the_server_does_not_tell_what_it_runs_on(serve: Serve) -> None:
-    serving = serve()
-    assert "server" not in httpx.get(f"{serving.address}/health/live").headers
+def test_the_server_does_not_tell_what_it_runs_on(shared: Serving) -> None:
+    assert "server" not in httpx.get(f"{shared.address}/health/live").headers
     for request in (
         b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"\x00" * 10 + b"\r\n\r\n",
         b"nonsense\r\n\r\n",
     ):
-        with socket.create_connection(("127.0.0.1", serving.port)) as client:
+        with socket.create_connection(("127.0.0.1", shared.port)) as client:
             client.settimeout(30)
             client.sendall(request)
             assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
-    assert answers(serving)
+    assert answers(shared)
 
 
-def test_headers_that_come_to_no_end_are_refused(serve: Serve) -> None:
-    serving = serve()
-    with socket.create_connection(("127.0.0.1", serving.port)) as client:
+def test_headers_that_come_to_no_end_are_refused(shared: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", shared.port)) as client:
         client.settimeout(30)
         client.sendall(b"GET /health/live HTTP/1.1\r\nHost: a\r\nX: ")
         with contextlib.suppress(ConnectionError):
@@ -276,12 +290,11 @@ def test_headers_that_come_to_no_end_are_refused(serve: Serve) -> None:
                 client.sendall(b"x" * 10_000)
         with contextlib.suppress(ConnectionError):
             assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
-    assert answers(serving)
+    assert answers(shared)
 
 
-def test_long_headers_that_end_are_read_on_one_connection(serve: Serve) -> None:
-    serving = serve()
-    with httpx.Client(base_url=serving.address) as client:
+def test_long_headers_that_end_are_read_on_one_connection(shared: Serving) -> None:
+    with httpx.Client(base_url=shared.address) as client:
         for _ in range(3):
             headers = {f"X-Long-{number}": "x" * 5_000 for number in range(10)}
             assert client.get("/health/live", headers=headers).status_code == 200

@@ -4,6 +4,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from retriever.cql2.checking import MAX_SHAPES
+
 TEXTS = [
     "",
     "a",
@@ -144,4 +146,4 @@ def expressions() -> st.SearchStrategy[Any]:
             st.builds(lambda parts: call("or", *parts), st.lists(inner, min_size=2, max_size=3)),
         ),
         max_leaves=6,
-    )
+    ).filter(lambda tree: str(tree).count("'s_intersects'") <= MAX_SHAPES)

@@ -13,10 +13,10 @@ from tests.retriever.cql2.asking import fitting
 from tests.retriever.planted import Seen, at_cosine, plant
 
 
-@pytest.fixture
-def connection(empty: Settings) -> Iterator[Connection]:
+@pytest.fixture(scope="module")
+def connection(shared: Settings) -> Iterator[Connection]:
     plant(
-        empty,
+        shared,
         [
             Seen("a", at_cosine(1), attributes={"farm": "17", "slope": 2, "mixed": "x"}),
             Seen("b", at_cosine(1), attributes={"organic": True, "slope": 2.5, "mixed": 1}),
@@ -24,7 +24,7 @@ def connection(empty: Settings) -> Iterator[Connection]:
             Seen("d", at_cosine(1), collection="other", attributes={"owner": "Martin"}),
         ],
     )
-    engine = connect(empty)
+    engine = connect(shared)
     with engine.connect() as connection:
         yield connection
     engine.dispose()

@@ -85,10 +85,16 @@ def connected(empty: Settings) -> Iterator[Connection]:
         engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def catalog(shared: Settings) -> Settings:
+    """The index of all that was seen; only to be read."""
+    plant(shared, SEEN)
+    return shared
+
+
 @pytest.fixture
-def planted(empty: Settings) -> Iterator[Connection]:
-    plant(empty, SEEN)
-    with connected(empty) as connection:
+def planted(catalog: Settings) -> Iterator[Connection]:
+    with connected(catalog) as connection:
         yield connection
 
 
@@ -278,9 +284,9 @@ def test_each_observation_of_a_search_is_held_against_the_filter(empty: Settings
     assert matches.query["filter"] == {"filter": "NDVI > 0.5"}
 
 
-def test_a_filter_names_the_unknown_property(planted: Connection, empty: Settings) -> None:
+def test_a_filter_names_the_unknown_property(catalog: Settings) -> None:
     where = ParcelFilter(expression=Expression.parse("x = 1 AND crop_name = 'maize'"))
-    with searching(empty) as searcher, pytest.raises(InvalidInputError) as caught:
+    with searching(catalog) as searcher, pytest.raises(InvalidInputError) as caught:
         searcher.similar_by_vector(at_cosine(1), where=where)
     assert caught.value.kind == "unknown-property"
     assert caught.value.message.startswith(
