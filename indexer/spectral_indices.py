@@ -15,6 +15,7 @@ from indexer.errors import InvalidInputError
 from indexer.imagery.chip import Chip
 
 Float64Array = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 Reflectance = Mapping[str, Float64Array]
 """Reflectance by band name; all arrays of one shape."""
 
@@ -37,16 +38,19 @@ class SpectralIndex:
     """The formula; NaN where a band is NaN or the denominator is zero."""
 
 
-def compute_index(name: str, chip: Chip) -> Float64Array:
-    """A spectral index of every pixel of a chip, under clouds too.
+def compute_index(
+    name: str, chip: Chip, pixels: tuple[IntArray, IntArray] | None = None
+) -> Float64Array:
+    """A spectral index of the pixels of a chip, under clouds too.
 
     Args:
         name: One of ``INDICES``.
         chip: Where the reflectance comes from.
+        pixels: Rows and columns to look at, each of shape ``(n,)``; None for every pixel.
 
     Returns:
-        float64, shape ``(y, x)``, unitless; NaN where a band is NaN or the denominator is zero,
-        never infinite.
+        float64, shape ``(y, x)`` of the chip or ``(n,)``, unitless; NaN where a band is NaN or the
+        denominator is zero, never infinite.
 
     Raises:
         InvalidInputError: If there is no such index (``invalid-option``).
@@ -58,7 +62,8 @@ def compute_index(name: str, chip: Chip) -> Float64Array:
             f"Spectral index {name!r} is unknown; choose one of {', '.join(INDICES)}.",
             kind="invalid-option",
         )
-    return index.compute({band: chip.band(band).astype(np.float64) for band in index.bands})
+    where = ... if pixels is None else pixels
+    return index.compute({band: chip.band(band)[where].astype(np.float64) for band in index.bands})
 
 
 def _ratio(numerator: Float64Array, denominator: Float64Array) -> Float64Array:

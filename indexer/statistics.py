@@ -39,14 +39,43 @@ def weighted_quantiles(
     counted, weight = _counted(values, weights)
     if counted.size == 0 or not np.isfinite(counted).all():
         return np.full(quantiles.shape, np.nan)
+    (row,) = _quantiles_of_rows(counted[None], weight, quantiles)
+    return np.asarray(row)
+
+
+def _quantiles_of_rows(
+    values: Float64Array, weights: Float64Array, quantiles: Float64Array
+) -> Float64Array:
+    """``weighted_quantiles`` of each row of finite values; all rows have the same weights.
+
+    Args:
+        values: Shape ``(m, n)``, at least one column.
+        weights: Shape ``(n,)``, above 0.
+        quantiles: Shape ``(q,)``.
+
+    Returns:
+        Shape ``(m, q)``.
+    """
     # Among equal values the weight decides, so that the input's order never shows in the result.
-    order = np.lexsort((weight, counted))
-    counted, weight = counted[order], weight[order]
-    position = np.cumsum(weight) - weight / 2
-    position -= position[0]
-    if counted.size > 1:
-        position /= position[-1]
-    return np.interp(quantiles, position, counted)
+    by_weight = np.argsort(weights, kind="stable")
+    values, weights = values[:, by_weight], weights[by_weight]
+    order = np.argsort(values, axis=1, kind="stable")
+    values, weight = np.take_along_axis(values, order, axis=1), weights[order]
+    position = np.cumsum(weight, axis=1) - weight / 2
+    position -= position[:, :1].copy()
+    if values.shape[1] > 1:
+        position /= position[:, -1:].copy()
+    rows = np.arange(len(values))
+    result = np.empty((len(values), len(quantiles)))
+    for column, quantile in enumerate(quantiles):
+        below = np.count_nonzero(position <= quantile, axis=1) - 1
+        above = np.minimum(below + 1, values.shape[1] - 1)
+        gap = position[rows, above] - position[rows, below]
+        # Nothing lies above the last value.
+        way = (quantile - position[rows, below]) / np.where(gap > 0, gap, np.inf)
+        low, high = values[rows, below], values[rows, above]
+        result[:, column] = low + way * (high - low)
+    return result
 
 
 @dataclass(frozen=True)
@@ -64,6 +93,16 @@ class Summary:
     p90: float
     """Weighted 90th percentile."""
 
+    def to_dict(self) -> dict[str, float]:
+        """The numbers by name."""
+        return {
+            "median": self.median,
+            "mean": self.mean,
+            "std": self.std,
+            "p10": self.p10,
+            "p90": self.p90,
+        }
+
 
 def summarize(values: npt.ArrayLike, weights: npt.ArrayLike) -> Summary | None:
     """Median, mean, spread and outer percentiles of the finite values, counted by weight.
@@ -79,21 +118,39 @@ def summarize(values: npt.ArrayLike, weights: npt.ArrayLike) -> Summary | None:
         ValueError: If the shapes differ, or a weight is negative or NaN.
     """
     counted, weight = _counted(values, weights)
-    finite = np.isfinite(counted)
-    counted, weight = counted[finite], weight[finite]
-    if counted.size == 0:
-        return None
-    p10, median, p90 = weighted_quantiles(counted, weight, (0.1, 0.5, 0.9))
-    share = weight / weight.sum()
-    mean = (share * counted).sum()
-    variance = (share * (counted - mean) ** 2).sum()
-    return Summary(
-        median=float(median),
-        mean=float(mean),
-        std=float(np.sqrt(variance)),
-        p10=float(p10),
-        p90=float(p90),
-    )
+    return summarize_rows(counted[None], weight)[0]
+
+
+def summarize_rows(values: Float64Array, weights: Float64Array) -> list[Summary | None]:
+    """``summarize`` of several quantities over the same pixels.
+
+    Args:
+        values: Shape ``(m, n)``, each row in a unit of its own; what is not finite does not count.
+        weights: Of each column, shape ``(n,)``, above 0.
+
+    Returns:
+        The summary of each row; None where no value of it counts.
+    """
+    finite = np.isfinite(values)
+    if values.shape[1] == 0 or not finite.all():
+        # Rows that count different pixels have different weights.
+        return [
+            _summarize_finite(row[None, counted], weights[counted])[0] if counted.any() else None
+            for row, counted in zip(values, finite, strict=True)
+        ]
+    return [*_summarize_finite(values, weights)]
+
+
+def _summarize_finite(values: Float64Array, weights: Float64Array) -> list[Summary]:
+    quantiles = _quantiles_of_rows(values, weights, np.array([0.1, 0.5, 0.9]))
+    share = weights / weights.sum()
+    mean = (share * values).sum(axis=1)
+    variance = (share * (values - mean[:, None]) ** 2).sum(axis=1)
+    p10, median, p90 = quantiles.T
+    columns = (median, mean, np.sqrt(variance), p10, p90)
+    return [
+        Summary(*numbers) for numbers in zip(*(column.tolist() for column in columns), strict=True)
+    ]
 
 
 def _counted(values: npt.ArrayLike, weights: npt.ArrayLike) -> tuple[Float64Array, Float64Array]:

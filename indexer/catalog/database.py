@@ -38,6 +38,7 @@ def connect(settings: Settings) -> Engine:
             url,
             pool_pre_ping=True,
             json_deserializer=_read_json,
+            json_serializer=_write_json,
             # What was asked for is nobody's business who reads the log of a failure.
             hide_parameters=True,
         )
@@ -121,6 +122,15 @@ def _read_json(text: str) -> object:
         # Integers of any length, which Python writes and orjson does not read.
         found = json.loads(text)
     return found
+
+
+def _write_json(value: object) -> str:
+    """A column's JSON, in a fifth of the time that the standard library takes."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        # Integers of more than 64 bits.
+        return json.dumps(value)
 
 
 def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:

@@ -1,6 +1,6 @@
 """Statements that read what the indexer needs of the catalog."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select, and_, exists, func, select
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Generation, Observation
 from indexer.catalog.tables import Parcel as ParcelRow
-from indexer.catalog.writing import Known
+from indexer.catalog.writing import Known, in_chunks
 from indexer.errors import NotFoundError
 from indexer.generations.manifest import Manifest, Published
 from indexer.projection import Projection
@@ -165,7 +165,7 @@ def known_observations(
         Embedding.space_id == space_id,
         Embedding.superseded.is_(False),
     )
-    rows = connection.execute(
+    statement = (
         select(
             ParcelRow.parcel_id,
             Observation.id,
@@ -177,11 +177,7 @@ def known_observations(
         )
         .join(Observation, Observation.parcel_id == ParcelRow.id)
         .outerjoin(Embedding, current)
-        .where(
-            ParcelRow.collection_id == collection_id,
-            ParcelRow.parcel_id.in_(parcel_ids),
-            Observation.scene == scene,
-        )
+        .where(ParcelRow.collection_id == collection_id, Observation.scene == scene)
     )
     return {
         row.parcel_id: Known(
@@ -192,8 +188,54 @@ def known_observations(
             source=row.source,
             layer_bands=None if row.layer_bands is None else tuple(row.layer_bands),
         )
-        for row in rows
+        for some in in_chunks(parcel_ids)
+        for row in connection.execute(statement.where(ParcelRow.parcel_id.in_(some)))
     }
+
+
+def parcels_gone(
+    connection: Connection, collection_id: int, named: Container[str]
+) -> dict[str, int]:
+    """The parcels of a collection that a new list of its parcels does not name.
+
+    Args:
+        connection: Open connection.
+        collection_id: Row of the collection.
+        named: Ids of the parcels that there are.
+
+    Returns:
+        Row of each parcel that is gone, by parcel id, in order of rows.
+    """
+    statement = (
+        select(ParcelRow.parcel_id, ParcelRow.id)
+        .where(ParcelRow.collection_id == collection_id)
+        .order_by(ParcelRow.id)
+        .execution_options(yield_per=10_000)
+    )
+    return {
+        parcel_id: row for parcel_id, row in connection.execute(statement) if parcel_id not in named
+    }
+
+
+def embeddings_of_parcels(connection: Connection, space_id: int, rows: Sequence[int]) -> IntArray:
+    """Ids of the current embeddings of some parcels in one space, in ascending order.
+
+    Args:
+        connection: Open connection.
+        space_id: Row of the space.
+        rows: Rows of the parcels.
+    """
+    statement = (
+        select(Embedding.id)
+        .join(Observation, Observation.id == Embedding.observation_id)
+        .where(Embedding.space_id == space_id, Embedding.superseded.is_(False))
+    )
+    found = [
+        embedding
+        for some in in_chunks(rows)
+        for embedding in connection.scalars(statement.where(Observation.parcel_id.in_(some)))
+    ]
+    return np.array(sorted(found), dtype=np.int64)
 
 
 def count_collection(connection: Connection, collection_id: int) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float32]
 
 # SQLite takes 32,766 parameters in one statement, PostgreSQL 65,535; a batch may have more parcels.
 _MOST_PARAMETERS = 10_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,16 +123,40 @@ def save_parcels(
     """
     wanted = {parcel.parcel_id: _parcel_values(collection_id, parcel) for parcel in parcels}
     rows: dict[str, int] = {}
+    changed: list[dict[str, Any]] = []
     for row in _stored_parcels(connection, collection_id, list(wanted)):
         values = wanted.pop(row["parcel_id"])
         rows[row["parcel_id"]] = row["id"]
         if any(row[name] != value for name, value in values.items()):
-            connection.execute(update(ParcelRow).where(ParcelRow.id == row["id"]).values(**values))
-    if wanted:
-        statement = insert(ParcelRow).returning(ParcelRow.parcel_id, ParcelRow.id)
-        inserted = connection.execute(statement, list(wanted.values()))
-        rows.update({parcel_id: row for parcel_id, row in inserted})
+            changed.append({**values, "row": row["id"]})
+    _update(connection, ParcelRow, changed)
+    inserted = _insert(connection, ParcelRow, list(wanted.values()))
+    rows.update(zip(wanted, inserted, strict=True))
     return rows
+
+
+def _insert(
+    connection: Connection, table: type[ParcelRow | Observation], rows: list[dict[str, Any]]
+) -> list[int]:
+    """Insert rows, numbered in their order; returns their ids in that order."""
+    if not rows:
+        return []
+    statement = insert(table).returning(table.id, sort_by_parameter_order=True)
+    return list(connection.scalars(statement, rows))
+
+
+def _update(
+    connection: Connection, table: type[ParcelRow | Observation], rows: list[dict[str, Any]]
+) -> None:
+    """Set all columns that rows have besides ``row``, the id of each."""
+    if rows:
+        connection.execute(update(table).where(table.id == bindparam("row")), rows)
+
+
+def in_chunks(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Parts of a list, each of them few enough for one statement."""
+    for start in range(0, len(values), _MOST_PARAMETERS):
+        yield values[start : start + _MOST_PARAMETERS]
 
 
 def _stored_parcels(
@@ -138,8 +164,7 @@ def _stored_parcels(
 ) -> Iterator[RowMapping]:
     """Those of the parcels that the collection holds already."""
     columns = ParcelRow.__table__.c
-    for start in range(0, len(parcel_ids), _MOST_PARAMETERS):
-        some = parcel_ids[start : start + _MOST_PARAMETERS]
+    for some in in_chunks(parcel_ids):
         yield from connection.execute(
             select(ParcelRow.__table__).where(
                 columns.collection_id == collection_id, columns.parcel_id.in_(some)
@@ -174,25 +199,28 @@ def save_observations(
 ) -> None:
     """Write observations and their embeddings; a changed embedding supersedes the old row.
 
+    New rows are numbered in the order of the records.
+
     Args:
         connection: Inside a transaction that the caller commits.
         collection_id: Row of the collection.
         space_id: Row of the space that the embeddings belong to.
-        records: What was observed.
+        records: What was observed; each parcel in each scene once.
         vectors: Projected embedding of each record; None where it has no embedding or the
             space's projection is still open.
         keep_embeddings: So many of the records' embeddings are kept at full length.
     """
     parcels = save_parcels(connection, collection_id, [record.parcel for record in records])
+    values = [_observation_values(parcels[record.parcel.parcel_id], record) for record in records]
+    ids = [None if record.known is None else record.known.observation_id for record in records]
+    known = [{**one, "row": row} for one, row in zip(values, ids, strict=True) if row is not None]
+    new = [one for one, row in zip(values, ids, strict=True) if row is None]
+    _update(connection, Observation, known)
+    inserted = iter(_insert(connection, Observation, new))
+    observations = [next(inserted) if row is None else row for row in ids]
+    _supersede(connection, records)
     rows: list[dict[str, Any]] = []
-    for record, vector in zip(records, vectors, strict=True):
-        observation_id = _save_observation(connection, parcels[record.parcel.parcel_id], record)
-        if record.known is not None and record.known.embedding_id is not None:
-            connection.execute(
-                update(Embedding)
-                .where(Embedding.id == record.known.embedding_id)
-                .values(superseded=True)
-            )
+    for record, vector, observation_id in zip(records, vectors, observations, strict=True):
         if record.embedding is not None:
             kept = len(rows) < keep_embeddings
             rows.append(
@@ -209,9 +237,36 @@ def save_observations(
         connection.execute(insert(Embedding), rows)
 
 
-def _save_observation(connection: Connection, parcel_row: int, record: ObservationRecord) -> int:
+def _supersede(connection: Connection, records: Sequence[ObservationRecord]) -> None:
+    """Set the embeddings aside that stood for the records so far."""
+    former = [
+        record.known.embedding_id
+        for record in records
+        if record.known is not None and record.known.embedding_id is not None
+    ]
+    for some in in_chunks(former):
+        connection.execute(update(Embedding).where(Embedding.id.in_(some)).values(superseded=True))
+
+
+def _observation_ids(
+    connection: Connection, rows: Sequence[dict[str, Any]]
+) -> dict[tuple[int, str], int]:
+    """Ids of observations by parcel row and scene; of others of the same parcels too."""
+    scenes = sorted({row["scene"] for row in rows})
+    parcels = [row["parcel_id"] for row in rows]
+    found: dict[tuple[int, str], int] = {}
+    for scene in scenes:
+        for some in in_chunks(parcels):
+            statement = select(Observation.parcel_id, Observation.id).where(
+                Observation.parcel_id.in_(some), Observation.scene == scene
+            )
+            found.update({(parcel, scene): row for parcel, row in connection.execute(statement)})
+    return found
+
+
+def _observation_values(parcel_row: int, record: ObservationRecord) -> dict[str, Any]:
     state = record.state
-    values = {
+    return {
         "parcel_id": parcel_row,
         "scene": record.scene,
         "source": record.source,
@@ -227,13 +282,20 @@ def _save_observation(connection: Connection, parcel_row: int, record: Observati
         "indices": state.to_dict()["indices"],
         "fingerprint": record.fingerprint,
     }
-    if record.known is None:
-        statement = insert(Observation).values(**values).returning(Observation.id)
-        return connection.scalars(statement).one()
-    connection.execute(
-        update(Observation).where(Observation.id == record.known.observation_id).values(**values)
-    )
-    return record.known.observation_id
+
+
+def delete_parcels(connection: Connection, rows: Sequence[int]) -> None:
+    """Delete parcels with all that was observed of them.
+
+    Their observations, embeddings in every space, and places in clusters go along, by the foreign
+    keys of the tables.
+
+    Args:
+        connection: Inside a transaction that the caller commits.
+        rows: Rows of the parcels.
+    """
+    for some in in_chunks(rows):
+        connection.execute(delete(ParcelRow).where(ParcelRow.id.in_(some)))
 
 
 def remember_image(
@@ -251,8 +313,7 @@ def remember_image(
         layer_bands: Band of each layer; None where the image names its bands itself.
     """
     values = {"source": source, "layer_bands": _as_json(layer_bands)}
-    for start in range(0, len(observations), _MOST_PARAMETERS):
-        some = observations[start : start + _MOST_PARAMETERS]
+    for some in in_chunks(observations):
         connection.execute(update(Observation).where(Observation.id.in_(some)).values(**values))
 
 

@@ -1,5 +1,6 @@
-"""From polygon to pixels: which share of each pixel a parcel covers, exactly."""
+"""Parcels on a raster: the share of each pixel that they cover, and what is left inside them."""
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -7,22 +8,22 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from affine import Affine
-from exactextract import exact_extract
-from exactextract.feature import JSONFeatureSource
-from exactextract.raster import NumPyRasterSource
 from pyproj import CRS, Proj, Transformer
-from shapely import MultiPolygon, Polygon, box
-from shapely.geometry import mapping
+from shapely import MultiPolygon, Polygon
+
+from indexer.parcels.pixel_shares import Covered, FloatArray, Geometries, pixel_shares
+
+Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 _LONLAT = "EPSG:4326"
-
-# Two coordinates that should be equal differ in their last digits, so that a polygon along a pixel
-# border seems to reach into the next pixel. float32 cannot tell such a share from none beside 1.
-_ROUNDING = float(np.finfo(np.float32).eps)
 
 # How far a map's meter may be from a meter on the ground: UTM stays within 0.1 %, Web Mercator
 # doubles it at 60 degrees.
 _SCALE_TOLERANCE = 0.01
+
+# As `Polygon.buffer` takes unless told; `shapely.buffer` of many would take half as many.
+_QUARTER_CIRCLE_SEGMENTS = 16
 
 
 class HasWkt(Protocol):
@@ -34,7 +35,7 @@ class HasWkt(Protocol):
 
 def coverage(
     geometry: Polygon | MultiPolygon, transform: Affine, shape: tuple[int, int]
-) -> npt.NDArray[np.float32]:
+) -> FloatArray:
     """Share of each pixel's area that lies inside a polygon.
 
     Args:
@@ -45,48 +46,54 @@ def coverage(
     Returns:
         float32, shape ``shape``, within [0, 1]; all 0 where the polygon lies elsewhere.
     """
+    (part,) = coverages([geometry], transform, shape)
     covered = np.zeros(shape, dtype=np.float32)
-    if not np.isfinite(geometry.bounds).all():
-        # Empty, or reprojected from beyond the reach of the reference system.
-        return covered
-    in_pixels = _to_pixels(geometry, transform)
-    window = _window(in_pixels, shape)
-    if window is None:
-        return covered
-    top, bottom, left, right = window
-    feature = {"type": "Feature", "properties": {}, "geometry": mapping(in_pixels)}
-    grid = NumPyRasterSource(
-        np.zeros((bottom - top, right - left), dtype=np.uint8),
-        xmin=left,
-        xmax=right,
-        ymin=-bottom,
-        ymax=-top,
-    )
-    (cells,) = exact_extract(
-        grid, JSONFeatureSource([feature]), ["cell_id", "coverage"], output="geojson"
-    )
-    rows, columns = np.divmod(cells["properties"]["cell_id"], right - left)
-    share = cells["properties"]["coverage"]
-    covered[top + rows, left + columns] = np.where(share < _ROUNDING, 0, share)
+    covered[part.rows, part.columns] = part.share
     return covered
 
 
-def covered_fraction(
-    geometry: Polygon | MultiPolygon, bounds: tuple[float, float, float, float]
-) -> float:
-    """Share of a polygon's area that lies inside a rectangle, within [0, 1].
+def coverages(
+    geometries: Sequence[Polygon | MultiPolygon], transform: Affine, shape: tuple[int, int]
+) -> Iterator[Covered]:
+    """Share of each pixel's area that lies inside each of many polygons.
+
+    What is found for a polygon does not depend on the others, to the last bit.
 
     Args:
-        geometry: Valid polygon in a projected reference system.
-        bounds: West, south, east, north in the same system.
+        geometries: Valid polygons in the reference system of ``transform``.
+        transform: Pixel to map coordinates, as in rasterio; pixels may be rotated or not square.
+        shape: Height and width in pixels.
 
     Returns:
-        0 for an empty geometry.
+        The window of each polygon, in order; empty where the polygon is empty, not finite, or
+        lies elsewhere.
     """
-    area = float(geometry.area)
-    if area == 0:
-        return 0.0
-    return min(1.0, float(geometry.intersection(box(*bounds)).area) / area)
+    polygons = _array(geometries)
+    points, owner = shapely.get_coordinates(polygons, return_index=True)
+    # Reprojected from beyond the reach of the reference system.
+    polygons[owner[~np.isfinite(points).all(axis=1)]] = Polygon()
+    return pixel_shares(shapely.transform(polygons, _to_pixels(transform)), shape)
+
+
+def covered_fractions(
+    geometries: Sequence[Polygon | MultiPolygon], outline: Polygon
+) -> Float64Array:
+    """Share of the area of each of many polygons that lies inside an image.
+
+    Args:
+        geometries: Valid polygons in a projected reference system.
+        outline: Of the image, in the same system.
+
+    Returns:
+        Shape ``(n,)``, within [0, 1]; 0 for an empty geometry.
+    """
+    polygons = _array(geometries)
+    area: Float64Array = shapely.area(polygons)
+    shapely.prepare(outline)
+    beyond = ~shapely.covers(outline, polygons)
+    inside = area.copy()
+    inside[beyond] = shapely.area(shapely.intersection(polygons[beyond], outline))
+    return np.minimum(1.0, inside / np.where(area > 0, area, 1.0))
 
 
 def to_crs(geometry: Polygon | MultiPolygon, crs: HasWkt) -> Polygon | MultiPolygon:
@@ -99,68 +106,81 @@ def to_crs(geometry: Polygon | MultiPolygon, crs: HasWkt) -> Polygon | MultiPoly
     Returns:
         The polygon in ``crs``, x before y; empty where ``crs`` does not reach that far.
     """
-    moved = _reproject(geometry, _transformer(_LONLAT, crs.to_wkt()))
+    (moved,) = _reproject(_array([geometry]), _transformer(_LONLAT, crs.to_wkt()))
     return moved if np.isfinite(shapely.get_coordinates(moved)).all() else Polygon()
 
 
-def inner_buffer(
-    geometry: Polygon | MultiPolygon, crs: HasWkt, meters: float
-) -> Polygon | MultiPolygon:
-    """The part of a polygon that lies farther than ``meters`` from its outline.
+def inner_buffers(
+    geometries: Sequence[Polygon | MultiPolygon], crs: HasWkt, meters: float
+) -> list[Polygon | MultiPolygon]:
+    """The part of each of many polygons that lies farther than ``meters`` from its outline.
 
     Args:
-        geometry: Valid polygon in ``crs``, x before y.
-        crs: Its reference system. Where a map unit is not a meter on the ground (degrees, feet, Web
-            Mercator), the distance is taken in a local azimuthal equidistant projection.
+        geometries: Valid polygons in ``crs``, x before y.
+        crs: Their reference system. Where a map unit is not a meter on the ground (degrees, feet,
+            Web Mercator), the distance is taken in local azimuthal equidistant projections.
         meters: Distance on the ground, 0 or more.
 
     Returns:
-        The shrunk polygon in ``crs``; empty where the parcel is too narrow.
+        The shrunk polygons in ``crs``; empty where a parcel is too narrow, or where ``crs`` does
+        not lead to the ground.
     """
-    if geometry.is_empty:
-        return geometry
+    polygons = _array(geometries)
     wkt = crs.to_wkt()
-    center = geometry.centroid
-    longitude, latitude = _transformer(wkt, _LONLAT).transform(center.x, center.y)
-    if _meters_are_true(wkt, longitude, latitude):
-        return geometry.buffer(-meters)
+    places = _centers(polygons, wkt)
+    reached = np.isfinite(places).all(axis=1)
+    shrunk = _array([Polygon()] * len(polygons))
+    as_they_are = reached & _meters_are_true(wkt, places)
+    shrunk[as_they_are] = _shrink(polygons[as_they_are], meters)
     # A whole degree, so that neighbors share a projection: 80 km off its center it stretches by
     # less than 0.01 %.
-    local = f"+proj=aeqd +lon_0={round(longitude)} +lat_0={round(latitude)} +datum=WGS84 +units=m"
-    shrunk = _reproject(geometry, _transformer(wkt, local)).buffer(-meters)
-    return _reproject(shrunk, _transformer(local, wkt))
+    degrees = np.round(places)
+    others = reached & ~as_they_are
+    for place in np.unique(degrees[others], axis=0):
+        here = others & (degrees == place).all(axis=1)
+        local = f"+proj=aeqd +lon_0={place[0]:.0f} +lat_0={place[1]:.0f} +datum=WGS84 +units=m"
+        in_meters = _reproject(polygons[here], _transformer(wkt, local))
+        shrunk[here] = _reproject(_shrink(in_meters, meters), _transformer(local, wkt))
+    return list(shrunk)
 
 
-def _to_pixels(geometry: Polygon | MultiPolygon, transform: Affine) -> Polygon | MultiPolygon:
-    """The polygon in columns and negated rows, so that it stands on a north-up unit grid."""
-    origin = np.array([transform.c, transform.f])
-    inverse = np.linalg.inv([[transform.a, transform.b], [transform.d, transform.e]])
+def _to_pixels(transform: Affine) -> Callable[[Float64Array], Float64Array]:
+    """The way from map coordinates, shape ``(n, 2)``, to columns and rows."""
+    (a, b), (d, e) = np.linalg.inv([[transform.a, transform.b], [transform.d, transform.e]])
 
-    def move(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def move(points: Float64Array) -> Float64Array:
         # The origin first: map coordinates are large, and their last digits are needed.
-        pixels: npt.NDArray[np.float64] = (points - origin) @ inverse.T * (1, -1)
-        return pixels
+        x, y = points[:, 0] - transform.c, points[:, 1] - transform.f
+        # Not as a product of matrices, which may round a row by where it stands among others.
+        return np.column_stack([a * x + b * y, d * x + e * y])
 
-    return shapely.transform(geometry, move)
-
-
-def _window(
-    in_pixels: Polygon | MultiPolygon, shape: tuple[int, int]
-) -> tuple[int, int, int, int] | None:
-    """Rows from, to and columns from, to that the polygon can touch; None where it touches none."""
-    west, south, east, north = in_pixels.bounds
-    height, width = shape
-    top, bottom = max(0, int(np.floor(-north))), min(height, int(np.ceil(-south)))
-    left, right = max(0, int(np.floor(west))), min(width, int(np.ceil(east)))
-    return (top, bottom, left, right) if top < bottom and left < right else None
+    return move
 
 
-def _reproject(
-    geometry: Polygon | MultiPolygon, transformer: Transformer
-) -> Polygon | MultiPolygon:
-    return shapely.transform(
-        geometry, lambda points: np.column_stack(transformer.transform(*points.T))
+def _array(geometries: Sequence[Polygon | MultiPolygon]) -> Geometries:
+    return np.array(geometries, dtype=np.object_)
+
+
+def _centers(polygons: Geometries, wkt: str) -> Float64Array:
+    """Longitude and latitude of each polygon, shape ``(n, 2)``; not finite for an empty one."""
+    places = np.full((len(polygons), 2), np.nan)
+    centers, owner = shapely.get_coordinates(shapely.centroid(polygons), return_index=True)
+    places[owner] = np.column_stack(_transformer(wkt, _LONLAT).transform(*centers.T))
+    return places
+
+
+def _shrink(polygons: Geometries, meters: float) -> Geometries:
+    # A needle makes GEOS compute what is no number on its way to the right answer, that is none.
+    with np.errstate(invalid="ignore"):
+        shrunk: Geometries = shapely.buffer(polygons, -meters, quad_segs=_QUARTER_CIRCLE_SEGMENTS)
+    return shrunk
+
+
+def _reproject(polygons: Geometries, transformer: Transformer) -> Geometries:
+    moved: Geometries = shapely.transform(
+        polygons, lambda points: np.column_stack(transformer.transform(*points.T))
     )
+    return moved
 
 
 @lru_cache(maxsize=256)
@@ -175,12 +195,11 @@ def _projection_in_meters(wkt: str) -> Proj | None:
     return Proj(crs) if crs.is_projected and in_meters else None
 
 
-def _meters_are_true(wkt: str, longitude: float, latitude: float) -> bool:
+def _meters_are_true(wkt: str, places: Float64Array) -> BoolArray:
+    """Whether a map's meter is one on the ground at each longitude and latitude, shape ``(n,)``."""
     projection = _projection_in_meters(wkt)
-    if projection is None:
-        return False
-    scale = projection.get_factors(longitude, latitude)
-    return bool(
-        abs(scale.meridional_scale - 1) < _SCALE_TOLERANCE
-        and abs(scale.parallel_scale - 1) < _SCALE_TOLERANCE
-    )
+    if projection is None or not len(places):
+        return np.zeros(len(places), dtype=np.bool_)
+    scale = projection.get_factors(places[:, 0], places[:, 1])
+    factors = np.column_stack([scale.meridional_scale, scale.parallel_scale])
+    return np.asarray((np.abs(factors - 1) < _SCALE_TOLERANCE).all(axis=1))

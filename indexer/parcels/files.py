@@ -22,6 +22,8 @@ class ParcelsFile:
     """Features that cannot be used, in the order of the file."""
     notes: tuple[str, ...]
     """What was assumed, and what the reading library found odd; for people."""
+    named: frozenset[str] = frozenset()
+    """The ids of all features, also of those that cannot be used."""
 
 
 def read_parcels(
@@ -75,4 +77,5 @@ def read_parcels(
         )
         for row in usable
     ]
-    return ParcelsFile(tuple(parcels), list_skipped(table, ids, troubles), tuple(notes))
+    named = frozenset(parcel_id for parcel_id in ids if parcel_id is not None)
+    return ParcelsFile(tuple(parcels), list_skipped(table, ids, troubles), tuple(notes), named)

@@ -139,6 +139,14 @@ def test_an_index_of_a_chip_has_the_shape_of_the_chip() -> None:
     assert result[2, 5] == pytest.approx((nir - red) / (nir + red), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", INDICES)
+def test_an_index_of_some_pixels_is_theirs(name: str) -> None:
+    chip = make_chip(size=7)
+    rows, columns = np.array([6, 0, 3, 3]), np.array([2, 0, 5, 5])
+    result = compute_index(name, chip, (rows, columns))
+    np.testing.assert_array_equal(result, compute_index(name, chip)[rows, columns])
+
+
 @pytest.mark.parametrize("stem", ["AnnualCrop/AnnualCrop_1", "Forest/Forest_1"])
 def test_ndvi_of_a_real_chip_equals_that_of_its_raw_layers(
     test_data: Callable[[str], Path], stem: str

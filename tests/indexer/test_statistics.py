@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from indexer.statistics import BandStatistics, Float64Array, summarize, weighted_quantiles
+from indexer.statistics import (
+    BandStatistics,
+    Float64Array,
+    Summary,
+    summarize,
+    summarize_rows,
+    weighted_quantiles,
+)
 
 numbers = st.floats(-1.0, 2.0, allow_subnormal=False)
 quantiles = st.lists(st.floats(0.0, 1.0), min_size=1, max_size=5)
@@ -161,6 +168,43 @@ def test_there_is_no_summary_where_no_value_counts(
     values: list[float], weights: list[float]
 ) -> None:
     assert summarize(values, weights) is None
+
+
+@given(
+    hnp.arrays(
+        np.float64,
+        st.tuples(st.integers(1, 4), st.integers(0, 30)),
+        # Few of them, so that there are equal ones.
+        elements=st.sampled_from([-1.0, 0.0, 0.25, 0.5, 2.0, np.nan, np.inf]) | numbers,
+    ),
+    st.data(),
+)
+def test_the_summary_of_each_of_many_rows_is_its_own(
+    rows: Float64Array, data: st.DataObject
+) -> None:
+    size = rows.shape[1]
+    weights = np.array(data.draw(st.lists(weights_of, min_size=size, max_size=size)), np.float64)
+    assert summarize_rows(rows, weights) == [summarize(row, weights) for row in rows]
+
+
+def test_a_summary_of_many_rows_tells_what_each_amounts_to() -> None:
+    rows = np.array([[0.0, 1.0, 5.0], [np.nan, 5.0, np.nan], [np.nan] * 3])
+    first, second, third = summarize_rows(rows, np.array([3.0, 1.0, 1e-9]))
+    assert first is not None
+    assert first.mean == pytest.approx(0.25)
+    assert first.std == pytest.approx(0.1875**0.5)
+    assert second == Summary(5.0, 5.0, 0.0, 5.0, 5.0)
+    assert third is None
+
+
+def test_a_summary_tells_its_numbers_by_name() -> None:
+    assert Summary(median=0.5, mean=0.25, std=0.125, p10=0.1, p90=0.9).to_dict() == {
+        "median": 0.5,
+        "mean": 0.25,
+        "std": 0.125,
+        "p10": 0.1,
+        "p90": 0.9,
+    }
 
 
 @given(weighted_values())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import shapely
 from shapely import box
-from sqlalchemy import Connection, Engine, func, select, text, update
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
 
 from indexer.catalog import writing
 from indexer.catalog.reading import (
@@ -15,6 +15,7 @@ from indexer.catalog.reading import (
     count_kept_embeddings,
     current_extent,
     current_vectors,
+    embeddings_of_parcels,
     find_collection,
     find_space,
     get_generation,
@@ -24,12 +25,20 @@ from indexer.catalog.reading import (
     known_observations,
     list_generations,
     next_generation_id,
+    parcels_gone,
     rows_without_vector,
     searched_spaces,
 )
-from indexer.catalog.tables import Observation
+from indexer.catalog.tables import (
+    Cluster,
+    Clustering,
+    ClusterMember,
+    Embedding,
+    Observation,
+)
 from indexer.catalog.tables import Parcel as ParcelRow
 from indexer.catalog.writing import (
+    delete_parcels,
     ensure_collection,
     freeze_projection,
     publish_generation,
@@ -159,6 +168,127 @@ def test_more_parcels_than_a_statement_takes_parameters_are_found_again(
     assert connection.scalars(select(func.count()).select_from(ParcelRow)).one() == 5
 
 
+def test_new_parcels_are_numbered_in_the_order_in_which_they_are_named(
+    connection: Connection,
+) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    names = [f"p{number}" for number in (7, 3, 9, 1, 5)]
+    save_parcels(connection, collection_id, [replace(PARCEL, parcel_id="p3")])
+    rows = save_parcels(connection, collection_id, [replace(PARCEL, parcel_id=n) for n in names])
+    assert rows == {"p3": 1, "p7": 2, "p9": 3, "p1": 4, "p5": 5}
+
+
+def test_each_of_many_changed_parcels_is_updated_under_its_own_row(connection: Connection) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    parcels = [replace(PARCEL, parcel_id=f"p{number}") for number in range(4)]
+    before = save_parcels(connection, collection_id, parcels)
+    changed = [
+        replace(parcels[2], crop_name="maize"),
+        parcels[1],
+        replace(parcels[0], crop_code=None, attributes={"owner": "somebody"}),
+    ]
+    after = save_parcels(connection, collection_id, changed)
+    assert after == {name: before[name] for name in ("p2", "p1", "p0")}
+    stored = connection.execute(
+        select(ParcelRow.crop_name, ParcelRow.crop_code, ParcelRow.attributes).order_by(
+            ParcelRow.id
+        )
+    ).all()
+    as_it_was = ("winter wheat", "BTH", PARCEL.attributes)
+    assert [tuple(row) for row in stored] == [
+        ("winter wheat", None, {"owner": "somebody"}),
+        as_it_was,
+        ("maize", "BTH", PARCEL.attributes),
+        as_it_was,
+    ]
+
+
+# Parcels that are gone -----------------------------------------------------------------------
+
+
+def test_a_parcel_that_is_not_named_is_gone(connection: Connection) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    parcels = [replace(PARCEL, parcel_id=f"p{number}") for number in range(4)]
+    rows = save_parcels(connection, collection_id, parcels)
+    save_parcels(connection, ensure_collection(connection, "other"), parcels)
+    gone = parcels_gone(connection, collection_id, {"p0", "p2", "never seen"})
+    assert gone == {"p1": rows["p1"], "p3": rows["p3"]}
+    assert parcels_gone(connection, collection_id, {one.parcel_id for one in parcels}) == {}
+
+
+def test_embeddings_of_parcels_are_the_current_ones_of_one_space(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_MOST_PARAMETERS", 2)
+    space_id, other_space = make_space(connection), make_space(connection)
+    vectors = unit_vectors(6)
+    records = [record(f"p{number}", vector) for number, vector in enumerate(vectors[:4])]
+    collection_id = save(connection, space_id, records)
+    known = known_of(connection, collection_id, space_id, "p1")
+    # Embedding 1 of p0 to 4 of p3; 5 takes the place of 2, and 6 is of another space.
+    save(connection, space_id, [record("p1", vectors[4], fingerprint="2" * 64, known=known)])
+    known = known_of(connection, collection_id, other_space, "p0")
+    save(connection, other_space, [record("p0", vectors[5], known=known)])
+    rows = list(parcels_gone(connection, collection_id, {"p2"}).values())
+    found = embeddings_of_parcels(connection, space_id, rows)
+    assert found.tolist() == [1, 4, 5]
+    assert found.dtype == np.int64
+    assert embeddings_of_parcels(connection, other_space, rows).tolist() == [6]
+    assert embeddings_of_parcels(connection, space_id, []).tolist() == []
+
+
+def test_a_deleted_parcel_leaves_nothing_behind_and_others_alone(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_MOST_PARAMETERS", 2)
+    spaces = [make_space(connection) for _ in range(2)]
+    vectors = unit_vectors(4)
+    for space_id in spaces:
+        known = [known_of(connection, 1, space_id, f"p{number}") for number in range(4)]
+        save(
+            connection,
+            space_id,
+            [record(f"p{n}", vectors[n], known=known[n]) for n in range(4)],
+        )
+    save(connection, spaces[0], [record("p1", vectors[1])], collection="other")
+    put_into_a_cluster(connection, spaces[0])
+    gone = parcels_gone(connection, 1, {"p2"})
+    delete_parcels(connection, list(gone.values()))
+    kept = [("demo", "p2"), ("other", "p1")]
+    assert stored_parcels(connection) == kept
+    assert connection.scalars(select(func.count()).select_from(Observation)).one() == 2
+    # Of p2 in both spaces, and of the other collection's parcel.
+    assert connection.scalars(select(Embedding.id).order_by(Embedding.id)).all() == [3, 7, 9]
+    members = connection.scalars(select(ClusterMember.embedding_id).order_by("embedding_id")).all()
+    assert members == [3, 9]
+
+
+def put_into_a_cluster(connection: Connection, space_id: int) -> None:
+    """Make one cluster of all embeddings of a space."""
+    connection.execute(
+        insert(Clustering).values(
+            id=1, collection_id=1, space_id=space_id, generation_id=1, k=1, chosen={}
+        )
+    )
+    connection.execute(
+        insert(Cluster).values(id=1, clustering_id=1, number=1, centroid=b"", parcels=4)
+    )
+    embeddings = connection.scalars(select(Embedding.id).where(Embedding.space_id == space_id))
+    members = [{"embedding_id": one, "cluster_id": 1, "score": 1.0} for one in embeddings]
+    connection.execute(insert(ClusterMember), members)
+
+
+def stored_parcels(connection: Connection) -> list[tuple[str, str]]:
+    """Collection and id of every parcel, in this order."""
+    rows = connection.execute(
+        text(
+            "SELECT collections.name, parcels.parcel_id FROM parcels "
+            "JOIN collections ON collections.id = parcels.collection_id ORDER BY 1, 2"
+        )
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
 # Observations and embeddings -----------------------------------------------------------------
 
 
@@ -228,6 +358,96 @@ def test_what_is_known_is_what_was_saved(connection: Connection) -> None:
     assert known["p1"].fingerprint == known["p1"].embedded == "1" * 64
     assert known["p1"].embedding_id == 1
     assert (known["p2"].embedded, known["p2"].embedding_id) == (None, None)
+
+
+def test_new_rows_are_numbered_in_the_order_of_the_records(connection: Connection) -> None:
+    space_id = make_space(connection)
+    vectors = unit_vectors(6)
+    collection_id = save(connection, space_id, [record("p4", vectors[0])])
+    known = known_of(connection, collection_id, space_id, "p4")
+    records = [
+        record("p9", vectors[1]),
+        record("p4", vectors[2], fingerprint="2" * 64, known=known),
+        record("p1", None),
+        record("p7", vectors[3], scene="later"),
+        record("p7", vectors[4]),
+        record("p4", vectors[5], scene="later"),
+    ]
+    save(connection, space_id, records)
+    stored = connection.execute(
+        select(
+            ParcelRow.parcel_id,
+            Observation.scene,
+            Observation.id,
+            Observation.fingerprint,
+            Embedding.id,
+            Embedding.vector,
+        )
+        .join(Observation, Observation.parcel_id == ParcelRow.id)
+        .outerjoin(Embedding, Embedding.observation_id == Observation.id)
+        .order_by(Observation.id, Embedding.id)
+    )
+    assert [tuple(row) for row in stored] == [
+        ("p4", "scene", 1, "2" * 64, 1, vectors[0].tobytes()),
+        ("p4", "scene", 1, "2" * 64, 3, vectors[2].tobytes()),
+        ("p9", "scene", 2, "1" * 64, 2, vectors[1].tobytes()),
+        ("p1", "scene", 3, "1" * 64, None, None),
+        ("p7", "later", 4, "1" * 64, 4, vectors[3].tobytes()),
+        ("p7", "scene", 5, "1" * 64, 5, vectors[4].tobytes()),
+        ("p4", "later", 6, "1" * 64, 6, vectors[5].tobytes()),
+    ]
+
+
+def test_each_of_many_changed_observations_is_updated_under_its_own_row(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_MOST_PARAMETERS", 2)
+    space_id = make_space(connection)
+    vectors = unit_vectors(5)
+    collection_id = save(connection, space_id, [record(f"p{n}", vectors[n]) for n in range(5)])
+    known = {n: known_of(connection, collection_id, space_id, f"p{n}") for n in range(5)}
+    changed = [
+        record(
+            f"p{n}",
+            None,
+            fingerprint=f"{n}" * 64,
+            state=replace(STATE, valid_pixels=float(n), cloud_cover_percent=None),
+            known=known[n],
+        )
+        for n in (3, 0, 4)
+    ]
+    save(connection, space_id, changed)
+    stored = connection.execute(
+        select(
+            Observation.fingerprint, Observation.valid_pixels, Observation.cloud_cover_percent
+        ).order_by(Observation.id)
+    )
+    as_it_was = ("1" * 64, 90.5, 25.0)
+    assert [tuple(row) for row in stored] == [
+        ("0" * 64, 0.0, None),
+        as_it_was,
+        as_it_was,
+        ("3" * 64, 3.0, None),
+        ("4" * 64, 4.0, None),
+    ]
+    assert current_vectors(connection, space_id)[0].tolist() == [2, 3]
+
+
+def test_more_parcels_than_a_statement_takes_parameters_are_known(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_MOST_PARAMETERS", 2)
+    space_id = make_space(connection)
+    names = [f"p{number}" for number in range(5)]
+    collection_id = save(connection, space_id, [record(name) for name in names])
+    known = known_observations(connection, collection_id, space_id, "scene", [*names, "p9"])
+    assert {name: one.observation_id for name, one in known.items()} == {
+        "p0": 1,
+        "p1": 2,
+        "p2": 3,
+        "p3": 4,
+        "p4": 5,
+    }
 
 
 def test_an_observation_is_unknown_in_another_scene_collection_or_space(

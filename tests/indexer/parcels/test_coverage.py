@@ -10,7 +10,14 @@ from rasterio.crs import CRS
 from rasterio.transform import array_bounds
 from shapely import MultiPolygon, Point, Polygon, affinity, box
 
-from indexer.parcels.coverage import coverage, covered_fraction, inner_buffer, to_crs
+from indexer.parcels.coverage import (
+    HasWkt,
+    coverage,
+    coverages,
+    covered_fractions,
+    inner_buffers,
+    to_crs,
+)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -146,17 +153,42 @@ def test_covered_area_equals_the_area_of_the_intersection(
     )
 
 
-def test_covered_fraction_is_the_share_of_the_polygon_not_of_the_bounds() -> None:
-    assert covered_fraction(box(0, 0, 4, 1), (3, -10, 50, 50)) == pytest.approx(0.25)
+def test_many_polygons_are_covered_as_each_of_them_is() -> None:
+    transform = Affine(8, 9, 500_000, 6, -12, 5_300_000)
+    polygons = [
+        rectangle(1, 0, 2.5, 1, transform),
+        Polygon(),
+        rectangle(-3, -2, 30, 20, transform),
+        Polygon([(np.inf, np.inf), (np.inf, 0), (0, 0)]),
+        MultiPolygon([rectangle(0, 0, 0.3, 1, transform), rectangle(3.1, 4.2, 5, 4.7, transform)]),
+    ]
+    parts = list(coverages(polygons, transform, (6, 7)))
+    assert len(parts) == len(polygons)
+    for part, polygon in zip(parts, polygons, strict=True):
+        covered = np.zeros((6, 7), dtype=np.float32)
+        covered[part.rows, part.columns] = part.share
+        np.testing.assert_array_equal(covered, coverage(polygon, transform, (6, 7)))
 
 
-@pytest.mark.parametrize(
-    ("polygon", "expected"),
-    [(box(1, 1, 2, 2), 1), (box(20, 20, 21, 21), 0), (Polygon(), 0)],
-    ids=["inside", "outside", "empty"],
-)
-def test_covered_fraction_at_its_ends(polygon: Polygon, expected: float) -> None:
-    assert covered_fraction(polygon, (0, 0, 10, 10)) == expected
+def test_no_polygons_cover_nothing() -> None:
+    assert list(coverages([], NORTH_UP, (3, 4))) == []
+    assert covered_fractions([], box(0, 0, 1, 1)).shape == (0,)
+    assert inner_buffers([], UTM, 5) == []
+
+
+def test_covered_fractions_are_shares_of_the_polygons_not_of_the_image() -> None:
+    polygons = [box(0, 0, 4, 1), Polygon(), box(3, 0, 4, 1), box(3, -20, 4, 20), box(60, 0, 61, 1)]
+    fractions = covered_fractions(polygons, box(3, -10, 50, 50))
+    np.testing.assert_allclose(fractions, [0.25, 0, 1, 0.75, 0])
+    # Nothing lost to rounding where nothing is cut off.
+    assert fractions[2] == 1
+
+
+def test_covered_fractions_know_an_image_that_is_not_upright() -> None:
+    diamond = Polygon([(2, 0), (4, 2), (2, 4), (0, 2)])
+    corner, middle, half = box(0, 0, 1, 1), box(1, 1, 3, 3), box(0, 1, 2, 3)
+    fractions = covered_fractions([corner, middle, half], diamond)
+    np.testing.assert_allclose(fractions, [0, 1, 0.75])
 
 
 def test_to_crs_agrees_with_pyproj() -> None:
@@ -179,17 +211,23 @@ def test_a_polygon_beyond_the_reach_of_a_crs_comes_back_empty() -> None:
     assert not coverage(lambert, NORTH_UP, (3, 4)).any()
 
 
+def shrink(parcel: Polygon, crs: HasWkt) -> Polygon | MultiPolygon:
+    """The inner buffer of 5 m of one parcel."""
+    (shrunk,) = inner_buffers([parcel], crs, 5)
+    return shrunk
+
+
 def test_the_inner_buffer_takes_the_distance_from_every_side() -> None:
-    inner = inner_buffer(box(500_000, 5_300_000, 500_100, 5_300_050), UTM, 5)
+    inner = shrink(box(500_000, 5_300_000, 500_100, 5_300_050), UTM)
     assert inner.equals(box(500_005, 5_300_005, 500_095, 5_300_045))
 
 
 def test_the_inner_buffer_of_a_narrow_parcel_is_empty() -> None:
-    assert inner_buffer(box(500_000, 5_300_000, 500_100, 5_300_009), UTM, 5).is_empty
+    assert shrink(box(500_000, 5_300_000, 500_100, 5_300_009), UTM).is_empty
 
 
 def test_the_inner_buffer_of_nothing_is_nothing() -> None:
-    assert inner_buffer(Polygon(), UTM, 5).is_empty
+    assert shrink(Polygon(), UTM).is_empty
 
 
 @pytest.mark.parametrize("epsg", [4326, 3857, 2263, 6933], ids=str)
@@ -205,5 +243,29 @@ def test_the_inner_buffer_is_in_meters_on_the_ground_in_any_crs(epsg: int) -> No
             geometry, lambda points: np.column_stack(transformer.transform(*points.T))
         )
 
-    inner = move(inner_buffer(move(parcel, there), crs, 5), back)
+    inner = move(shrink(move(parcel, there), crs), back)
     assert inner.hausdorff_distance(parcel.buffer(-5)) < 0.02
+
+
+@pytest.mark.parametrize("epsg", [32631, 4326, 3857, 2263], ids=str)
+def test_the_inner_buffers_of_many_are_those_of_each(epsg: int) -> None:
+    crs = pyproj.CRS.from_epsg(epsg)
+    there = pyproj.Transformer.from_crs(4326, crs, always_xy=True)
+    # Some of them so far apart that they do not share a local projection.
+    corners = [(2.2, 48.1), (2.21, 48.1), (2.7, 48.9), (3.4, 47.4)]
+    parcels = [
+        shapely.transform(
+            box(x, y, x + 0.002, y + 0.001),
+            lambda points: np.column_stack(there.transform(*points.T)),
+        )
+        for x, y in corners
+    ]
+    parcels.insert(2, Polygon())
+    for shrunk, parcel in zip(inner_buffers(parcels, crs, 5), parcels, strict=True):
+        assert shapely.equals_exact(shrunk, shrink(parcel, crs), tolerance=0)
+    assert sum(not one.is_empty for one in inner_buffers(parcels, crs, 5)) == 4
+
+
+def test_round_corners_are_as_fine_as_shapely_makes_them() -> None:
+    bend = box(500_000, 5_300_000, 500_100, 5_300_100) - box(500_050, 5_300_050, 500_100, 5_300_100)
+    assert shrink(bend, UTM).equals(bend.buffer(-5))
