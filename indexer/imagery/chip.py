@@ -25,7 +25,8 @@ class Chip:
     """Masked reflectance of one acquisition with names, place and time."""
 
     reflectance: FloatArray
-    """Shape ``(band, y, x)``, unitless, offset already applied; NaN where there is no data."""
+    """Shape ``(band, y, x)``, unitless, offset already applied; of radar, backscatter in dB. NaN
+    where there is no data."""
     bands: tuple[str, ...]
     """Name of each band, in the order of ``reflectance``."""
     valid_mask: BoolArray
@@ -44,6 +45,9 @@ class Chip:
     """Sentinel-2 processing baseline, ``04.00``; None where unknown."""
     scl: npt.NDArray[np.uint8] | None = None
     """Scene classification, shape ``(y, x)``; None where there is no such layer."""
+    stated_offset: float | None = None
+    """What was added to scaled digital numbers, unitless, where metadata state it; None where the
+    processing baseline decides."""
     layer_bands: tuple[str, ...] | None = None
     """Band of each layer of the file where the reader was told; None where the image names them."""
 

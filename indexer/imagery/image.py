@@ -8,15 +8,15 @@ from rasterio.crs import CRS
 from rasterio.transform import array_bounds
 
 from indexer.imagery.chip import Chip
-from indexer.imagery.sources import ImageSource
+from indexer.imagery.sources import Source
 
 
 class Image(Protocol):
     """One acquisition, opened by its headers; pixels are read by window."""
 
     @property
-    def source(self) -> ImageSource:
-        """The file, or the folder of band files."""
+    def source(self) -> Source:
+        """Where it comes from: files, or an item of a catalog."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,7 +49,7 @@ class ImagePart:
     """Height and width in pixels."""
 
     @property
-    def source(self) -> ImageSource:
+    def source(self) -> Source:
         """Of the whole."""
         return self.whole.source
 

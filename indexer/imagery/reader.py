@@ -1,20 +1,16 @@
 """From files to chips: bands found by name, digital numbers turned into reflectance."""
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 from affine import Affine
-from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
 from rasterio.warp import reproject
@@ -22,27 +18,53 @@ from rasterio.windows import Window
 
 from indexer.errors import ImageryError, InvalidInputError, NotFoundError
 from indexer.imagery.chip import BoolArray, Chip, FloatArray
+from indexer.imagery.layers import (
+    PASSED_OVER,
+    Layer,
+    ReadingOptions,
+    Scaling,
+    choose_layers,
+    finest_grid,
+    layers_of_band_folder,
+    layers_of_file,
+    layers_of_product,
+    without_scaling,
+)
 from indexer.imagery.masking import clear_sky, has_data
-from indexer.imagery.sources import ImageSource, find_sources, time_in_name
+from indexer.imagery.radar import check_calibrated, decibels, linear_power, radar_gaps
+from indexer.imagery.rasters import open_raster, readable
+from indexer.imagery.resampling import Alignment, bilinear, nearest
+from indexer.imagery.safe import open_product
+from indexer.imagery.safe_metadata import ProductMetadata
+from indexer.imagery.sources import ImageSource, Source, find_sources, time_in_name
 from indexer.sensors import (
     HAND_PROCESSED,
     OFFSET_DN,
-    PROFILES,
+    POLARIZATIONS,
     QUANTIFICATION,
     SCL,
-    canonical_band,
     offset_dn,
     parse_baseline,
 )
+
+__all__ = [
+    "MAX_CHIP_PX",
+    "Layer",
+    "ReadingOptions",
+    "Scaling",
+    "Scene",
+    "baseline_doubt",
+    "check_chip_size",
+    "read_image",
+    "readable",
+    "time_in_tags",
+]
 
 MAX_CHIP_PX = 1024
 """Longest side of an image that may be taken as one chip, in pixels."""
 
 IMPLAUSIBLE_NEGATIVE_FRACTION = 0.05
 """Share of negative reflectance above which the baseline is doubted."""
-
-# Stands in a list of bands for a layer that is none.
-_PASSED_OVER = "-"
 
 _TIME_TAGS = ("ACQUISITION_DATETIME", "ACQUISITION_DATE", "datetime", "DATETIME")
 # STAC's own s2:processing_baseline cannot be asked for: GDAL ends a tag's name at the colon.
@@ -52,32 +74,10 @@ _MAX_UNIT_REFLECTANCE = 10.0
 
 
 @dataclass(frozen=True)
-class ReadingOptions:
-    """What the files do not say themselves."""
-
-    bands: tuple[str, ...] | None = None
-    """Band name of each layer where neither descriptions nor file names tell; ``-`` skips one."""
-    baseline: str | None = None
-    """Processing baseline of all images, overriding what they say."""
-    wanted: tuple[str, ...] = PROFILES["l2a"]
-    """Bands to read, in order; SCL is read beside them where there is one."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Where one band is found."""
-
-    band: str
-    path: str
-    number: int
-    """Layer in the file, counted from 1."""
-
-
-@dataclass(frozen=True)
 class Scene:
     """One acquisition, opened by its headers only; pixels are read by window."""
 
-    source: ImageSource
+    source: Source
     layers: tuple[Layer, ...]
     """The wanted bands, in the wanted order."""
     scl: Layer | None
@@ -97,6 +97,11 @@ class Scene:
         west, south, east, north = array_bounds(*self.shape, self.transform)
         return west, south, east, north
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether some of its files lie on a server."""
+        return any(layer.path.startswith("/vsicurl") for layer in self.layers)
+
     @classmethod
     def open(cls, source: ImageSource, options: ReadingOptions) -> "Scene":
         """Find bands, grid, time and baseline from the headers.
@@ -105,31 +110,83 @@ class Scene:
             ImageryError: If the files cannot be opened, bands cannot be named, or a wanted band
                 is missing.
         """
+        if source.kind == "safe":
+            return cls._open_product(source, options)
         with readable(source):
             named, grid = None, None
             if source.is_band_folder:
-                layers = _layers_of_band_folder(source)
+                layers = layers_of_band_folder(source)
             else:
-                layers, named, grid = _layers_of_file(source, options)
-            by_band = {layer.band: layer for layer in layers}
-            missing = [band for band in options.wanted if band not in by_band]
-            if missing:
-                found = [layer.band for layer in layers]
-                raise _missing_band(source, missing, found, options.wanted)
-            wanted = tuple(by_band[band] for band in options.wanted)
-            grid = grid or _finest_grid(source, wanted, by_band.get(SCL))
+                layers, named, grid = layers_of_file(source, options)
+            wanted, scl = choose_layers(source, layers, options.wanted)
+            grid = grid or finest_grid(source, wanted, scl)
+            check_calibrated(source, wanted)
             tags = _tags(wanted[0].path)
         baseline = options.baseline or _baseline(tags) or source.processing_baseline
         return cls(
             source=source,
             layers=wanted,
-            scl=by_band.get(SCL),
+            scl=scl,
             shape=grid.shape,
             transform=grid.transform,
             crs=grid.crs,
             acquired_at=time_in_tags(tags) or source.acquired_at,
             processing_baseline=baseline,
             layer_bands=named,
+        )
+
+    @classmethod
+    def _open_product(cls, source: ImageSource, options: ReadingOptions) -> "Scene":
+        """Open a Sentinel-2 product; what its metadata do not tell, names do."""
+        product = open_product(source.path, source.name)
+        told = product.metadata or ProductMetadata()
+        named = (time_in_name(file.name.rpartition("/")[2]) for file in product.bands)
+        return cls.of_layers(
+            source,
+            layers_of_product(product),
+            options,
+            acquired_at=told.acquired_at or source.acquired_at or next(filter(None, named), None),
+            baseline=told.processing_baseline or source.processing_baseline,
+        )
+
+    @classmethod
+    def of_layers(
+        cls,
+        source: Source,
+        layers: Sequence[Layer],
+        options: ReadingOptions,
+        *,
+        acquired_at: datetime | None,
+        baseline: str | None,
+    ) -> "Scene":
+        """Make a scene of bands whose files, time and baseline are known from metadata.
+
+        Args:
+            source: For messages, and for the names of its chips.
+            layers: Of all bands that there are; their ``scaling`` holds unless the options name
+                another baseline.
+            options: Which bands are wanted, and perhaps the baseline.
+            acquired_at: Acquisition time, aware UTC; None where nothing tells it.
+            baseline: As the metadata or the product's name tell it; None where nothing does.
+
+        Raises:
+            ImageryError: If a file cannot be opened, or a wanted band is missing, or the bands
+                cover different ground.
+        """
+        wanted, scl = choose_layers(source, layers, options.wanted)
+        grid = finest_grid(source, wanted, scl)
+        check_calibrated(source, wanted)
+        if options.baseline not in (None, baseline):
+            wanted = without_scaling(wanted)
+        return cls(
+            source=source,
+            layers=wanted,
+            scl=scl,
+            shape=grid.shape,
+            transform=grid.transform,
+            crs=grid.crs,
+            acquired_at=acquired_at,
+            processing_baseline=options.baseline or baseline,
         )
 
     @classmethod
@@ -156,32 +213,31 @@ class Scene:
             return cls.open(source, ReadingOptions(baseline=baseline, wanted=bands))
         # What the file says of some bands is not taken where it was not enough then, so all are
         # asked for again before some are chosen.
-        every = tuple(band for band in layer_bands if band not in (_PASSED_OVER, SCL))
+        every = tuple(band for band in layer_bands if band not in (PASSED_OVER, SCL))
         opened = cls.open(source, ReadingOptions(layer_bands, baseline, every))
-        layers = {layer.band: layer for layer in opened.layers}
-        missing = [band for band in bands if band not in layers]
-        if missing:
-            raise _missing_band(source, missing, list(layers), bands)
-        return replace(opened, layers=tuple(layers[band] for band in bands))
+        chosen, _ = choose_layers(source, opened.layers, bands)
+        return replace(opened, layers=chosen)
 
     def read(self, row: int = 0, column: int = 0, height: int = 0, width: int = 0) -> Chip:
         """Read a window of the scene; without arguments, all of it.
 
         Returns:
-            A chip whose reflectance is ``(DN + offset) / 10000``; bands of a coarser grid are
-            brought to the finest by bilinear interpolation, the scene classification by nearest.
+            A chip whose reflectance is as the metadata scale it, else ``(DN + offset) / 10000``;
+            bands of a coarser grid are brought to the finest by bilinear interpolation, the scene
+            classification by nearest. Backscatter of radar is in dB.
 
         Raises:
             ImageryError: If the pixels cannot be read.
         """
         window = Window(column, row, width or self.shape[1], height or self.shape[0])
-        with readable(self.source), ExitStack() as opened:
-            # A file of all bands is opened once, not once for each of them.
-            paths = {layer.path for layer in self.layers} | ({self.scl.path} if self.scl else set())
-            files = {path: opened.enter_context(_open(path)) for path in sorted(paths)}
-            stack = np.stack([self._read_band(files, layer, window) for layer in self.layers])
-            scl = None if self.scl is None else self._read_scl(files, self.scl, window)
-        reflectance = self._to_reflectance(stack)
+        stack = np.empty((len(self.layers), window.height, window.width), dtype=np.float32)
+        for path in dict.fromkeys(layer.path for layer in self.layers):
+            places = [at for at, layer in enumerate(self.layers) if layer.path == path]
+            with readable(self.source, path), open_raster(path) as file:
+                self._read_bands(file, places, window, stack)
+        scl = None if self.scl is None else self._read_scl(self.scl, window)
+        reflectance = self._in_units(stack)
+        optical = any(layer.band not in POLARIZATIONS for layer in self.layers)
         valid_mask: BoolArray = np.asarray(np.isfinite(reflectance).all(axis=0))
         if scl is not None:
             valid_mask &= clear_sky(scl)
@@ -192,58 +248,124 @@ class Scene:
             transform=self._window_transform(window),
             crs=self.crs,
             scene=self.source.name,
-            source=str(self.source.path),
+            source=self.source.location,
             acquired_at=self.acquired_at,
-            processing_baseline=self.processing_baseline,
+            processing_baseline=self.processing_baseline if optical else None,
             scl=scl,
+            stated_offset=self._stated_offset(),
             layer_bands=self.layer_bands,
         )
 
-    def _read_band(
-        self, files: Mapping[str, DatasetReader], layer: Layer, window: Window
-    ) -> FloatArray:
-        """One band on the scene's grid, shape of the window; NaN where there is no data.
+    def _stated_offset(self) -> float | None:
+        """Of the first band for which metadata state one; a product has the same for all."""
+        stated = (layer.scaling for layer in self.layers if layer.scaling is not None)
+        return next((scaling.offset for scaling in stated), None)
 
-        Reflectance where the file states its scale or holds integers. A file of floats may hold
-        reflectance or digital numbers; all its bands together tell which.
+    def _read_bands(
+        self, file: DatasetReader, places: Sequence[int], window: Window, stack: FloatArray
+    ) -> None:
+        """Fill the bands of one file into ``stack``; NaN where there is no data.
+
+        They are reflectance where metadata or the file state the scale, or the file holds
+        integers. A file of floats may hold reflectance or digital numbers; all bands together
+        tell which.
         """
-        file, at = files[layer.path], layer.number - 1
-        values = self._read_layer(file, layer.number, window, Resampling.bilinear)
+        optical, radar = self._by_instrument(places)
+        if radar:
+            stack[radar] = self._read_backscatter(file, [self.layers[at] for at in radar], window)
+        if not optical:
+            return
+        layers = [self.layers[at] for at in optical]
+        numbers = [layer.number for layer in layers]
+        read = self._read_layers(file, numbers, window, Resampling.bilinear)
+        for at, layer, values in zip(optical, layers, read, strict=True):
+            stack[at] = self._scaled(file, layer, values)
+
+    def _read_backscatter(
+        self, file: DatasetReader, layers: Sequence[Layer], window: Window
+    ) -> FloatArray:
+        """Bands of radar in the file's units; in linear power where they had to be resampled."""
+
+        def cleaned(raw: npt.NDArray[np.generic], nodata: float | None) -> FloatArray:
+            bands = zip(layers, radar_gaps(raw, nodata), strict=True)
+            stated = np.stack([self._scaled(file, layer, values) for layer, values in bands])
+            # Energy is what may be averaged.
+            return stated if self._on_grid(file) else linear_power(decibels(stated))
+
+        numbers = [layer.number for layer in layers]
+        return self._read_layers(file, numbers, window, Resampling.bilinear, cleaned)
+
+    def _by_instrument(self, places: Iterable[int]) -> tuple[list[int], list[int]]:
+        """Places of optical bands and of bands of radar."""
+        radar = {at for at, layer in enumerate(self.layers) if layer.band in POLARIZATIONS}
+        every = list(places)
+        return [at for at in every if at not in radar], [at for at in every if at in radar]
+
+    def _scaled(self, file: DatasetReader, layer: Layer, values: FloatArray) -> FloatArray:
+        at = layer.number - 1
         scale, offset, dtype = file.scales[at], file.offsets[at], file.dtypes[at]
+        if layer.scaling is not None:
+            # In double precision, so that it is the same as what the baseline rule makes of it.
+            exact = values.astype(np.float64) * layer.scaling.scale + layer.scaling.offset
+            return exact.astype(np.float32)
         if scale != 1 or offset != 0:
             # How the file says its numbers become reflectance includes the baseline's offset.
             stated: FloatArray = (values * scale + offset).astype(np.float32)
             return stated
         return self._from_dn(values) if np.issubdtype(np.dtype(dtype), np.integer) else values
 
-    def _read_layer(
-        self, file: DatasetReader, number: int, window: Window, resampling: Resampling
+    def _read_layers(
+        self,
+        file: DatasetReader,
+        numbers: Sequence[int],
+        window: Window,
+        resampling: Resampling,
+        cleaned: Callable[[npt.NDArray[np.generic], float | None], FloatArray] | None = None,
     ) -> FloatArray:
-        """A layer as stored, brought to the scene's grid; nodata is NaN and is not mixed in."""
+        """Layers as stored, brought to the scene's grid; nodata is NaN and is not mixed in."""
+        cleaned = cleaned or _with_gaps
         if self._on_grid(file):
-            return _with_gaps(file.read(number, window=window), file.nodata)
-        transform = self._window_transform(window)
-        needed = _window_around(file, transform, window)
-        fine = np.full((window.height, window.width), np.nan, dtype=np.float32)
+            return cleaned(file.read(list(numbers), window=window), file.nodata)
+        needed = _window_around(file, self._window_transform(window), window)
         if needed is None:
-            return fine
-        reproject(
-            _with_gaps(file.read(number, window=needed), file.nodata),
-            fine,
-            src_transform=file.transform @ Affine.translation(needed.col_off, needed.row_off),
-            src_crs=file.crs or _ANY_CRS,
-            src_nodata=np.nan,
-            dst_transform=transform,
-            dst_crs=file.crs or _ANY_CRS,
-            dst_nodata=np.nan,
-            resampling=resampling,
-        )
+            nothing = np.full((len(numbers), window.height, window.width), np.nan)
+            return nothing.astype(np.float32)
+        coarse = cleaned(file.read(list(numbers), window=needed), file.nodata)
+        alignment = Alignment.of(self.transform, file.transform)
+        if alignment is None:
+            return self._warped(file, coarse, needed, window, resampling)
+        rows = alignment.rows(window.row_off, window.height) - needed.row_off
+        columns = alignment.columns(window.col_off, window.width) - needed.col_off
+        resample = bilinear if resampling == Resampling.bilinear else nearest
+        return resample(coarse, rows, columns)
+
+    def _warped(
+        self,
+        file: DatasetReader,
+        coarse: FloatArray,
+        needed: Window,
+        window: Window,
+        resampling: Resampling,
+    ) -> FloatArray:
+        """Layers of a file whose rows do not run along the scene's, or whose pixels are finer."""
+        fine = np.full((len(coarse), window.height, window.width), np.nan, dtype=np.float32)
+        for source, destination in zip(coarse, fine, strict=True):
+            reproject(
+                source,
+                destination,
+                src_transform=file.transform @ Affine.translation(needed.col_off, needed.row_off),
+                src_crs=file.crs or _ANY_CRS,
+                src_nodata=np.nan,
+                dst_transform=self._window_transform(window),
+                dst_crs=file.crs or _ANY_CRS,
+                dst_nodata=np.nan,
+                resampling=resampling,
+            )
         return fine
 
-    def _read_scl(
-        self, files: Mapping[str, DatasetReader], layer: Layer, window: Window
-    ) -> npt.NDArray[np.uint8]:
-        classes = self._read_layer(files[layer.path], layer.number, window, Resampling.nearest)
+    def _read_scl(self, layer: Layer, window: Window) -> npt.NDArray[np.uint8]:
+        with readable(self.source, layer.path), open_raster(layer.path) as file:
+            (classes,) = self._read_layers(file, [layer.number], window, Resampling.nearest)
         # Class 0 means no data.
         clipped: npt.NDArray[np.uint8] = np.clip(np.nan_to_num(classes), 0, 255).astype(np.uint8)
         return clipped
@@ -256,8 +378,20 @@ class Scene:
         same_place = in_pixels.almost_equals(Affine.identity(), _SAME_PLACE_PX)
         return (file.height, file.width) == self.shape and same_place
 
+    def _in_units(self, stack: FloatArray) -> FloatArray:
+        """Reflectance of the optical bands and dB of radar, shape ``(band, y, x)``."""
+        optical, radar = self._by_instrument(range(len(self.layers)))
+        if not radar:
+            return self._to_reflectance(stack)
+        if optical:
+            stack[optical] = self._to_reflectance(stack[optical])
+        stack[radar] = decibels(stack[radar])
+        return stack
+
     def _to_reflectance(self, stack: FloatArray) -> FloatArray:
         """Scale floats that are too large to be reflectance, shape ``(band, y, x)``."""
+        if all(layer.scaling is not None for layer in self.layers):
+            return stack
         largest = np.nanmax(stack) if np.isfinite(stack).any() else 0.0
         return stack if largest < _MAX_UNIT_REFLECTANCE else self._from_dn(stack)
 
@@ -295,7 +429,7 @@ def check_chip_size(scene: Scene) -> None:
     height, width = scene.shape
     if max(height, width) > MAX_CHIP_PX:
         raise ImageryError(
-            f"{scene.source.path}: {height} x {width} px is a scene, not a chip (at most "
+            f"{scene.source.location}: {height} x {width} px is a scene, not a chip (at most "
             f"{MAX_CHIP_PX} px a side); give --parcels so that chips are cut around parcels.",
             kind="too-large",
         )
@@ -308,7 +442,8 @@ def baseline_doubt(chip: Chip) -> str | None:
     reflectances mean that it was subtracted from numbers that never held it, and a floor of 0.1
     under every band means that it is still in.
     """
-    reflectance = chip.reflectance[:, chip.data_mask]
+    optical = [at for at, band in enumerate(chip.bands) if band not in POLARIZATIONS]
+    reflectance = chip.reflectance[:, chip.data_mask][optical]
     if reflectance.size == 0:
         return None
     used = chip.processing_baseline or "unknown"
@@ -318,7 +453,10 @@ def baseline_doubt(chip: Chip) -> str | None:
             f"{chip.source}: {negative:.0%} of the reflectance is negative with baseline {used}; "
             "the offset seems to be removed already: give --baseline 03.01."
         )
-    if offset_dn(chip.processing_baseline, chip.acquired_at) != 0:
+    offset = chip.stated_offset
+    if offset is None:
+        offset = offset_dn(chip.processing_baseline, chip.acquired_at)
+    if offset != 0:
         return None
     darkest = float(np.percentile(reflectance, 1, axis=1).min())
     if darkest >= -OFFSET_DN / QUANTIFICATION:
@@ -329,50 +467,12 @@ def baseline_doubt(chip: Chip) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class _Grid:
-    shape: tuple[int, int]
-    transform: Affine
-    crs: CRS | None
-
-
 # Band files without a reference system share the plane of their own coordinates.
 _ANY_CRS = CRS.from_epsg(3857)
 # Transforms that differ by less are the same, written with other roundings.
 _SAME_PLACE_PX = 1e-3
 # Pixels of a coarser band around a window that interpolation may look at.
 _MARGIN_PX = 2
-
-
-@contextmanager
-def readable(source: ImageSource) -> Iterator[None]:
-    """Turn what rasterio raises into an error that names the file."""
-    try:
-        with warnings.catch_warnings():
-            # An image without georeference is legal; what needs one checks for it.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            yield
-    # GDAL's own errors pass through rasterio where it asks for a reference system that is damaged.
-    except (
-        RasterioError,
-        CRSError,
-        CPLE_BaseError,
-        OSError,
-        MemoryError,
-        UnicodeDecodeError,
-    ) as error:
-        detail = error.__cause__ or error
-        raise ImageryError(
-            f"{source.path}: cannot be read as GeoTIFF ({detail}); the file may be truncated or "
-            "of another format. Fetch it again.",
-            kind="unreadable",
-        ) from error
-
-
-def _open(path: str) -> DatasetReader:
-    # Naming the driver keeps other formats, VRT above all, from being read under a .tif name. A
-    # GeoTIFF may still name any other file as its overviews, so read at full resolution only.
-    return rasterio.open(path, driver="GTiff")
 
 
 def _with_gaps(dn: npt.NDArray[np.generic], nodata: float | None) -> FloatArray:
@@ -393,108 +493,8 @@ def _window_around(file: DatasetReader, transform: Affine, window: Window) -> Wi
     return Window(left, top, right - left, bottom - top) if left < right and top < bottom else None
 
 
-def _layers_of_band_folder(source: ImageSource) -> list[Layer]:
-    layers: dict[str, Layer] = {}
-    for band, path in source.files:
-        if band is None:
-            raise TypeError("a band folder names the band of each file")
-        # Of _10m, _20m and _60m the finest comes first.
-        layers.setdefault(band, Layer(band, str(path), 1))
-    return list(layers.values())
-
-
-def _missing_band(
-    source: ImageSource, missing: Sequence[str], found: Sequence[str], wanted: Sequence[str]
-) -> ImageryError:
-    return ImageryError(
-        f"{source.path}: required band {', '.join(missing)} is missing; it has "
-        f"{', '.join(found)}. Use imagery that holds all of {', '.join(wanted)}.",
-        kind="missing-band",
-    )
-
-
-def _layers_of_file(
-    source: ImageSource, options: ReadingOptions
-) -> tuple[list[Layer], tuple[str, ...] | None, _Grid]:
-    """The layers that hold a band, the names of the options if they were needed, and the grid."""
-    path = str(source.path)
-    with _open(path) as file:
-        grid = _grid(file)
-        names = _names_of_layers(path, file.descriptions, options)
-    layers = [
-        Layer(name, path, number)
-        for number, name in enumerate(names, start=1)
-        if name is not None and name != _PASSED_OVER
-    ]
-    return layers, options.bands if names is options.bands else None, grid
-
-
-def _names_of_layers(
-    path: str, descriptions: tuple[str | None, ...], options: ReadingOptions
-) -> Sequence[str | None]:
-    """What the file says, where it names all wanted bands and none twice, else the options."""
-    count = len(descriptions)
-    described = [canonical_band(text) if text else None for text in descriptions]
-    repeated = sorted({name for name in described if name and described.count(name) > 1})
-    unclear = repeated or not set(options.wanted) <= set(described)
-    if options.bands is not None and unclear:
-        if len(options.bands) != count:
-            raise ImageryError(
-                f"{path}: it has {count} bands, but --bands names {len(options.bands)} "
-                f"({','.join(options.bands)}); give the profile or list that fits the file.",
-                kind="band-count",
-            )
-        return options.bands
-    if not any(described):
-        raise ImageryError(
-            f"{path}: its {count} bands have no names that are known"
-            f"{_quoted(descriptions)}; name them with --bands "
-            f"({', '.join(PROFILES)}, or a list such as B02,B03,B04,B08).",
-            kind="bands-unknown",
-        )
-    if repeated:
-        raise ImageryError(
-            f"{path}: several of its {count} bands are named {', '.join(repeated)}; say with "
-            "--bands which is meant ('-' passes a layer over).",
-            kind="bands-unknown",
-        )
-    return described
-
-
-def _quoted(descriptions: tuple[str | None, ...]) -> str:
-    present = [repr(text[:40]) for text in descriptions if text]
-    return f" ({', '.join(present[:5])})" if present else ""
-
-
-def _finest_grid(source: ImageSource, layers: tuple[Layer, ...], scl: Layer | None) -> _Grid:
-    """The grid of the band with most pixels; all, and the classes, must cover the same ground."""
-    grids: list[tuple[Layer, _Grid]] = []
-    for layer in layers if scl is None else (*layers, scl):
-        with _open(layer.path) as file:
-            grids.append((layer, _grid(file)))
-    finest = max(
-        (grid for _, grid in grids[: len(layers)]),
-        key=lambda grid: grid.shape[0] * grid.shape[1],
-    )
-    extent = np.array(array_bounds(*finest.shape, finest.transform))
-    for layer, grid in grids:
-        differs = np.abs(np.array(array_bounds(*grid.shape, grid.transform)) - extent).max()
-        coarsest_px = max(abs(grid.transform.a), abs(finest.transform.a))
-        if grid.crs != finest.crs or differs > coarsest_px:
-            raise ImageryError(
-                f"{source.path}: band {layer.band} covers other ground than the other bands "
-                f"({layer.path}); use bands of one acquisition and one tile.",
-                kind="grids-differ",
-            )
-    return finest
-
-
-def _grid(file: DatasetReader) -> _Grid:
-    return _Grid((file.height, file.width), file.transform, file.crs)
-
-
 def _tags(path: str) -> dict[str, str]:
-    with _open(path) as file:
+    with open_raster(path) as file:
         return dict(file.tags())
 
 

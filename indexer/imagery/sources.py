@@ -1,16 +1,18 @@
-"""Which images a command line names: files, folders, globs, one-file-per-band folders."""
+"""Which images a command line names: files, folders, globs, folders of bands, products."""
 
 import glob
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, Protocol
 
 from indexer.errors import InvalidInputError
-from indexer.sensors import HAND_PROCESSED, canonical_band, parse_baseline
+from indexer.imagery.safe import is_product_folder, is_zip, may_hold_product, product_names
+from indexer.sensors import HAND_PROCESSED, canonical_band, parse_baseline, radar_file
 from indexer.skipped import Skipped
 
 EXTENSIONS = (".tif", ".tiff")
@@ -18,23 +20,55 @@ EXTENSIONS = (".tif", ".tiff")
 _BAND_SUFFIX = re.compile(
     r"^(?:(?P<name>.+?)_)?(?P<band>B\d{1,2}A?|SCL)(?:_\d{2}m)?$", re.IGNORECASE
 )
-_DATE_TIME = re.compile(r"(?<!\d)(20\d{2})(\d{2})(\d{2})T(\d{5,6})(?!\d)")
+_DATE_TIME = re.compile(r"(?<!\d)(20\d{2})(\d{2})(\d{2})[Tt](\d{5,6})(?!\d)")
 _DATE = re.compile(r"(?<!\d)(20\d{2})-?(\d{2})-?(\d{2})(?!\d)")
 _BASELINE = re.compile(r"(?:^|_)N(\d{4})(?:_|$)")
 
 
+class Source(Protocol):
+    """Where one acquisition comes from: files on disk, or an item of a catalog."""
+
+    @property
+    def name(self) -> str:
+        """Of the acquisition; its chips carry it as their scene."""
+
+    @property
+    def location(self) -> str:
+        """Path or URL, for messages and to find it again."""
+
+    @property
+    def class_name(self) -> str | None:
+        """The class folder that the image lies in, where images lie in class folders."""
+
+    @property
+    def acquired_at(self) -> datetime | None:
+        """Acquisition time, aware UTC, as far as it is known without opening anything."""
+
+    @property
+    def processing_baseline(self) -> str | None:
+        """Sentinel-2 processing baseline, likewise."""
+
+
 @dataclass(frozen=True)
 class ImageSource:
-    """One acquisition on disk: a multi-band file, or a folder of one file per band."""
+    """One acquisition on disk: a multi-band file, a folder of one file per band, or a product."""
 
     name: str
-    """The file's stem, or the name that the band files share, else that of their folder."""
+    """The file's stem, or the name that the band files share, else that of their folder; of a
+    product its own, without ``.SAFE``."""
     path: Path
-    """The file, or the folder of band files."""
+    """The file, the folder of band files, or the product's folder or zip file."""
     files: tuple[tuple[str | None, Path], ...]
-    """Band name and file; the name is None for a multi-band file."""
+    """Band name and file; the name is None for a multi-band file, and for a product."""
     class_name: str | None = None
     """The class folder that the image lies in, where images lie in class folders."""
+    kind: Literal["image", "safe"] = "image"
+    """Whether it is a Sentinel-2 product, which says itself where its bands are."""
+
+    @property
+    def location(self) -> str:
+        """The path, for messages and to find it again."""
+        return str(self.path)
 
     @property
     def is_band_folder(self) -> bool:
@@ -95,12 +129,11 @@ def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list
     explicit: list[Path] = []
     for item in imagery:
         path = Path(item)
-        if path.is_file() and _is_geotiff(path):
+        if path.is_file() and (_is_geotiff(path) or is_zip(path)):
             explicit.append(path)
             found[path] = path.parent
         elif path.is_file():
-            reason = f"{path}: not a GeoTIFF ({', '.join(EXTENSIONS)})."
-            skipped.append(Skipped(str(path), "unreadable", reason))
+            skipped.append(Skipped(str(path), "unreadable", _no_image(path)))
         elif files := _expand(str(item)):
             found.update(files)
         else:
@@ -114,7 +147,8 @@ def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list
     if not found:
         named = ", ".join(map(str, imagery)) or "nothing"
         raise InvalidInputError(
-            f"No GeoTIFF found in {named}. Name GeoTIFF files, a folder of them, or a quoted glob.",
+            f"No GeoTIFF found in {named}. Name GeoTIFF files, Sentinel-2 products (.SAFE folders "
+            "or zip files of them), a folder of these, or a quoted glob.",
             kind="no-imagery",
         )
     return _group(found), skipped
@@ -124,31 +158,70 @@ def source_at(path: Path, name: str) -> ImageSource | None:
     """An acquisition that ``find_sources`` found before, by its path and name; None if it is gone.
 
     Args:
-        path: The file, or the folder of band files.
-        name: Of the acquisition: a folder may hold the band files of several.
+        path: The file, the folder of band files, or the product's folder or zip file.
+        name: Of the acquisition: a folder or zip file may hold several.
     """
-    if path.is_dir():
+    if path.is_dir() and not is_product_folder(path):
         files = sorted(file for file in path.iterdir() if _is_geotiff(file))
+    elif path.is_dir():
+        files = [path]
     else:
-        files = [path] if path.is_file() and _is_geotiff(path) else []
+        files = [path] if path.is_file() and (_is_geotiff(path) or is_zip(path)) else []
     found = _group({file: file.parent for file in files})
     return next((one for one in found if (one.path, one.name) == (path, name)), None)
+
+
+def _no_image(path: Path) -> str:
+    if path.suffix.lower() == ".jp2":
+        return (
+            f"{path}: a JPEG 2000 file is read only as part of a Sentinel-2 product; name the "
+            "product's .SAFE folder or zip file, or convert it to GeoTIFF."
+        )
+    return f"{path}: neither a GeoTIFF ({', '.join(EXTENSIONS)}) nor a zip file of a product."
 
 
 def _expand(item: str) -> dict[Path, Path]:
     """The images in a folder or behind a glob, each with the folder that classes lie below."""
     if Path(item).is_dir():
-        return {file: Path(item) for file in _files_below(Path(item))}
+        return {file: _base_of(file, Path(item)) for file in _images_in(Path(item))}
     base = _glob_base(item)
     images: dict[Path, Path] = {}
     for match in map(Path, sorted(glob.glob(item, recursive=True))):
-        files = _files_below(match) if match.is_dir() else [match]
-        images.update({file: base for file in files if _is_geotiff(file)})
-    return images
+        if match.is_dir():
+            images.update({file: base for file in _images_in(match)})
+        elif _is_geotiff(match) or is_zip(match):
+            images[match] = base
+    return _outside_of_products(images)
 
 
-def _files_below(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.rglob("*") if _is_geotiff(path))
+def _base_of(file: Path, named: Path) -> Path:
+    return file.parent if file == named else named
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """GeoTIFFs in a folder, at any depth, and products, which are not searched themselves."""
+    images: list[Path] = []
+    for parent, folders, files in os.walk(folder):
+        if is_product_folder(Path(parent), (*folders, *files)):
+            images.append(Path(parent))
+            folders.clear()
+            continue
+        # Links to folders are not followed, but one to a product is the product.
+        images += [
+            path
+            for name in folders
+            if (path := Path(parent, name)).is_symlink() and is_product_folder(path)
+        ]
+        paths = [Path(parent, name) for name in files]
+        images += [path for path in paths if _is_geotiff(path)]
+        images += [path for path in paths if is_zip(path) and may_hold_product(path)]
+    return sorted(images)
+
+
+def _outside_of_products(images: dict[Path, Path]) -> dict[Path, Path]:
+    """A glob such as ``**`` matches what lies in products, too."""
+    products = {path for path in images if path.is_dir()}
+    return {path: base for path, base in images.items() if products.isdisjoint(path.parents)}
 
 
 def _is_geotiff(path: Path) -> bool:
@@ -172,23 +245,41 @@ def _glob_base(pattern: str) -> Path:
 def _group(files: dict[Path, Path]) -> list[ImageSource]:
     """Put files that differ only in their band suffix together, where the first of them stands."""
     groups: dict[tuple[Path, str], list[tuple[str | None, Path]]] = defaultdict(list)
+    products: set[Path] = set()
     for file in files:
-        match = _BAND_SUFFIX.match(file.stem)
-        band = canonical_band(match["band"]) if match else None
-        if match and band:
-            name = match["name"] or os.path.basename(_absolute(file.parent))
+        if not _is_geotiff(file):
+            products.add(file)
+            groups.update({(file, name): [(None, file)] for name in product_names(file)})
+            continue
+        named = _named_band(file.stem)
+        if named:
+            shared, band = named
+            name = shared or os.path.basename(_absolute(file.parent))
             groups[file.parent, name].append((band, file))
         else:
             groups[file, file.stem].append((None, file))
     return [
-        ImageSource(name, path, tuple(members), _class_of(path, name, files[members[0][1]]))
+        ImageSource(
+            name,
+            path,
+            tuple(members),
+            _class_of(path, name, files[members[0][1]]),
+            "safe" if path in products else "image",
+        )
         for (path, name), members in groups.items()
     ]
 
 
+def _named_band(stem: str) -> tuple[str, str] | None:
+    """What the band files of an acquisition share, perhaps nothing, and this one's band."""
+    match = _BAND_SUFFIX.match(stem)
+    band = canonical_band(match["band"]) if match else None
+    return (match["name"] or "", band) if match and band else radar_file(stem)
+
+
 def _class_of(path: Path, name: str, base: Path) -> str | None:
     """The class folder of a file or of a folder of bands, which lies below ``base``."""
-    if not path.is_dir():
+    if not path.is_dir() or is_product_folder(path):
         return _class_name(path.parent, base)
     if _same(path, base):
         return None

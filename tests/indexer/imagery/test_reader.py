@@ -18,7 +18,9 @@ from indexer.errors import ImageryError, InvalidInputError, NotFoundError
 from indexer.imagery.chip import Chip
 from indexer.imagery.reader import (
     MAX_CHIP_PX,
+    Layer,
     ReadingOptions,
+    Scaling,
     Scene,
     baseline_doubt,
     read_image,
@@ -216,7 +218,10 @@ def test_only_wanted_bands_are_read_in_the_wanted_order(tmp_path: Path) -> None:
 def reopened(scene: Scene, *bands: str) -> Chip:
     """Some bands of an image, as it was read the first time."""
     return Scene.reopen(
-        scene.source, bands, layer_bands=scene.layer_bands, baseline=scene.processing_baseline
+        source_of(Path(scene.source.location)),
+        bands,
+        layer_bands=scene.layer_bands,
+        baseline=scene.processing_baseline,
     ).read()
 
 
@@ -611,6 +616,63 @@ def test_a_file_without_classes_has_none(tmp_path: Path) -> None:
     assert (
         read(write_geotiff(tmp_path / "a.tif", flat("B04"), ["B04"]), wanted=("B04",)).scl is None
     )
+
+
+# Bands that metadata point to
+
+
+def of_layers(*layers: Layer, baseline: str | None = None, told: str | None = None) -> Scene:
+    """A scene whose metadata name ``baseline``, read by somebody who says ``told``."""
+    return Scene.of_layers(
+        ImageSource("item", Path("catalog.json"), ((None, Path("catalog.json")),)),
+        layers,
+        ReadingOptions(wanted=("B08", "B04"), baseline=told),
+        acquired_at=datetime(2023, 6, 1, tzinfo=UTC),
+        baseline=baseline,
+    )
+
+
+def test_a_scene_is_made_of_layers_of_several_files(tmp_path: Path) -> None:
+    two = str(write_geotiff(tmp_path / "two.tif", flat("B03", "B04")))
+    one = str(write_geotiff(tmp_path / "one.tif", flat("B08")))
+    scene = of_layers(Layer("B03", two), Layer("B04", two, 2), Layer("B08", one), baseline="02.14")
+    chip = scene.read()
+    assert (chip.bands, chip.scene, chip.source) == (("B08", "B04"), "item", "catalog.json")
+    assert (chip.acquired_at, chip.processing_baseline) == (scene.acquired_at, "02.14")
+    expected = [DN["B08"] / 1e4, DN["B04"] / 1e4]
+    np.testing.assert_allclose(chip.reflectance[:, 0, 0], expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("told", "reflectance"),
+    [(None, 2000 * 0.001 + 9), ("05.00", 2000 * 0.001 + 9), ("02.14", 0.2), ("04.00", 0.1)],
+    ids=["metadata", "user of the same opinion", "user of another", "another with offset"],
+)
+def test_the_scaling_of_metadata_holds_unless_the_user_names_another_baseline(
+    tmp_path: Path, told: str | None, reflectance: float
+) -> None:
+    path = str(write_geotiff(tmp_path / "a.tif", np.full((2, 1, 1), 2000, dtype=np.uint16)))
+    # More than 10, and yet not taken for digital numbers.
+    scaling = Scaling(0.001, 9)
+    layers = [Layer("B08", path, 1, scaling), Layer("B04", path, 2, scaling)]
+    chip = of_layers(*layers, baseline="05.00", told=told).read()
+    np.testing.assert_allclose(chip.reflectance, reflectance, rtol=1e-6)
+
+
+def test_a_layer_that_a_file_does_not_have_is_refused(tmp_path: Path) -> None:
+    path = str(write_geotiff(tmp_path / "a.tif", flat("B08")))
+    with pytest.raises(ImageryError, match=r"layer 2 of .*a\.tif, which has 1") as caught:
+        of_layers(Layer("B08", path), Layer("B04", path, 2))
+    assert caught.value.kind == "missing-band"
+
+
+def test_a_band_that_metadata_do_not_name_is_refused(tmp_path: Path) -> None:
+    path = str(write_geotiff(tmp_path / "a.tif", flat("B08")))
+    with pytest.raises(
+        ImageryError, match=r"catalog\.json: required band B04 is missing"
+    ) as caught:
+        of_layers(Layer("B08", path))
+    assert caught.value.kind == "missing-band"
 
 
 # Files that cannot be used
