@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final, Literal
 
 from indexer.errors import InvalidInputError
 
@@ -61,6 +62,13 @@ SENTINEL2_BANDS: dict[str, Band] = {
 SCL = "SCL"
 """Scene classification layer of Level-2A; a mask that travels beside the bands."""
 
+RADAR_BANDS = ("VV", "VH")
+"""What CROMA's radar encoder takes of Sentinel-1, in its order: the polarizations sent and received
+(https://sentiwiki.copernicus.eu/web/s1-mission)."""
+
+POLARIZATIONS = (*RADAR_BANDS, "HH", "HV")
+"""Every polarization of Sentinel-1; over the sea ice of the poles it sends the horizontal ones."""
+
 _L1C = tuple(SENTINEL2_BANDS)
 
 PROFILES: dict[str, tuple[str, ...]] = {
@@ -68,18 +76,51 @@ PROFILES: dict[str, tuple[str, ...]] = {
     "eurosat": (*(name for name in _L1C if name != "B8A"), "B8A"),
     "l1c": _L1C,
     "l2a": tuple(name for name in _L1C if name != "B10"),
+    "s1": RADAR_BANDS,
 }
 """Band layouts of files that do not name their bands, by the word for ``--bands``."""
 
+Modality = Literal["optical", "sar", "joint"]
+"""What an encoder looks at: Sentinel-2, Sentinel-1, or both in one chip."""
+
+MODALITY_BANDS: Final[dict[Modality, tuple[str, ...]]] = {
+    "optical": PROFILES["l2a"],
+    "sar": RADAR_BANDS,
+    "joint": (*PROFILES["l2a"], *RADAR_BANDS),
+}
+"""Bands of CROMA's encoders, in the order they take them."""
+
+# Sigma0_VV_db, gamma0-vh, VV_dB; not Amplitude_VV, Intensity_VV or Beta0_VV, which are no
+# calibrated backscatter of the ground.
+_BACKSCATTER = re.compile(
+    r"(?:(?:sigma|gamma)0?[_ -])?(?P<band>VV|VH|HH|HV)(?:[_ -](?:db|linear|power))?", re.IGNORECASE
+)
+# s1a-iw-grd-vv-20230601t054321-20230601t054346-048789-05de19-001: the last number is the file's.
+_SENTINEL1_FILE = re.compile(
+    r"(?P<head>s1[a-d]-[a-z0-9]{2}-[a-z]{3})-(?P<band>vv|vh|hh|hv)"
+    r"-(?P<tail>\d{8}t\d{6}-\d{8}t\d{6}-[0-9a-f]+-[0-9a-f]+)-\d{3}(?:-cog)?",
+    re.IGNORECASE,
+)
+# NAME_VV, NAME-VH, VV, iw-vv.rtc, NAME_VV_db
+_RADAR_FILE = re.compile(
+    r"(?:(?P<name>.+?)[_-])??(?:(?:sigma|gamma)0?[_-])?(?P<band>VV|VH|HH|HV)"
+    r"(?:[_-](?:db|linear|power))?(?:\.rtc)?",
+    re.IGNORECASE,
+)
+
 
 def canonical_band(name: str) -> str | None:
-    """The canonical name of a Sentinel-2 band, or None.
+    """The canonical name of a band of Sentinel-2 or a polarization of Sentinel-1, or None.
 
-    Accepts ``B4``, ``b04``, ``B08A``, ``SCL`` and STAC common names such as ``red``.
+    Accepts ``B4``, ``b04``, ``B08A``, ``SCL`` and STAC common names such as ``red``; ``vv``,
+    ``Sigma0_VH`` and ``VV_dB``.
     """
     word = name.strip()
     if word.upper() == SCL:
         return SCL
+    backscatter = _BACKSCATTER.fullmatch(word)
+    if backscatter:
+        return backscatter["band"].upper()
     match = re.fullmatch(r"[Bb]0?(\d{1,2})([Aa]?)", word)
     if match:
         number, letter = match.groups()
@@ -91,27 +132,42 @@ def canonical_band(name: str) -> str | None:
     return None
 
 
+def radar_file(stem: str) -> tuple[str, str] | None:
+    """What the file of one polarization is called.
+
+    Args:
+        stem: A file's name without its last ending: ``NAME_VV``, ``NAME_VH_db``, ``iw-vv.rtc``, or
+            Sentinel-1's own ``s1a-iw-grd-vv-...-001``.
+
+    Returns:
+        The name that the files of an acquisition share, empty where there is none, and the
+        polarization; None for the name of another file.
+    """
+    own = _SENTINEL1_FILE.fullmatch(stem)
+    if own:
+        return f"{own['head']}-{own['tail']}", own["band"].upper()
+    match = _RADAR_FILE.fullmatch(stem)
+    if match is None:
+        return None
+    name = match["name"] or ""
+    if re.search(r"(?:^|[_-])(?:VV|VH|HH|HV)$", name, re.IGNORECASE):
+        return None  # NAME_VV_VH is a file of both.
+    # iw-vv.tiff: the instrument's mode names no acquisition.
+    return "" if name.lower() in ("iw", "ew", "sm", "wv") else name, match["band"].upper()
+
+
 def parse_bands(text: str) -> tuple[str, ...]:
-    """Read the value of ``--bands``: a profile's name or a comma-separated list of bands.
+    """Read the value of ``--bands``: a comma-separated list of bands, or of profiles' names.
+
+    ``l2a,s1`` names the twelve bands of Level-2A, then VV and VH; the entry ``-`` stands for a
+    layer of the file that is to be passed over.
 
     Raises:
-        InvalidInputError: If the word is no profile and a list entry is no Sentinel-2 band. The
-            entry ``-`` stands for a layer of the file that is to be passed over.
+        InvalidInputError: If a list entry is neither profile nor band, or a band is named twice.
     """
-    profile = PROFILES.get(text.strip().lower())
-    if profile is not None:
-        return profile
     names: list[str] = []
     for word in text.split(","):
-        name = "-" if word.strip() == "-" else canonical_band(word)
-        if name is None:
-            raise InvalidInputError(
-                f"--bands {text}: {word.strip()!r} is neither a profile ({', '.join(PROFILES)}) "
-                f"nor a Sentinel-2 band ({', '.join(SENTINEL2_BANDS)}, {SCL}; '-' passes a "
-                "layer over).",
-                kind="invalid-bands",
-            )
-        names.append(name)
+        names.extend(_named_by(word.strip(), text))
     named = [name for name in names if name != "-"]
     repeated = sorted({name for name in named if named.count(name) > 1})
     if repeated:
@@ -120,6 +176,23 @@ def parse_bands(text: str) -> tuple[str, ...]:
             kind="invalid-bands",
         )
     return tuple(names)
+
+
+def _named_by(word: str, text: str) -> tuple[str, ...]:
+    if word == "-":
+        return ("-",)
+    profile = PROFILES.get(word.lower())
+    if profile is not None:
+        return profile
+    name = canonical_band(word)
+    if name is None:
+        raise InvalidInputError(
+            f"--bands {text}: {word!r} is neither a profile ({', '.join(PROFILES)}) "
+            f"nor a Sentinel-2 band ({', '.join(SENTINEL2_BANDS)}, {SCL}) nor a polarization of "
+            f"Sentinel-1 ({', '.join(POLARIZATIONS)}); '-' passes a layer over.",
+            kind="invalid-bands",
+        )
+    return (name,)
 
 
 def parse_baseline(text: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from indexer.errors import ImageryError
 from indexer.imagery.reader import ReadingOptions, Scene
 from indexer.imagery.sources import ImageSource
 from indexer.imagery.spectral_bands import SpectralBand
@@ -45,9 +46,16 @@ def open_sentinel2(
         baseline: Processing baseline, where the user named it.
 
     Raises:
-        ImageryError: As ``Scene.open``; ``one-band``.
+        ImageryError: As ``Scene.open``; ``one-band``; ``missing-band``, if all are of radar.
     """
-    scene = Scene.open(source, ReadingOptions(bands, baseline, tuple(wanted)))
+    optical = tuple(band for band in wanted if band in SENTINEL2_BANDS)
+    if not optical:
+        raise ImageryError(
+            f"{source.location}: its bands {', '.join(wanted)} are of radar, which CROMA reads "
+            "(parcelle reindex --modality sar). Give images of Sentinel-2 or other instruments.",
+            kind="missing-band",
+        )
+    scene = Scene.open(source, ReadingOptions(bands, baseline, optical))
     named = [SENTINEL2_BANDS[layer.band] for layer in scene.layers]
     notes = []
     if bands is None and not source.is_band_folder:

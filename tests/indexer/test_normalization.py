@@ -13,7 +13,7 @@ from indexer.sensors import PROFILES
 FloatArray = npt.NDArray[np.float32]
 
 SSL4EO = Normalization.ssl4eo()
-# SSL4EO-S12 v1.1, Sentinel-2 L2A, digital numbers without offset.
+# SSL4EO-S12 as CROMA was pretrained on it, Sentinel-2 L2A, digital numbers without offset.
 MEAN_DN = {
     "B01": 752.40, "B02": 884.30, "B03": 1144.16, "B04": 1297.47, "B05": 1624.91, "B06": 2194.64,
     "B07": 2422.21, "B08": 2517.76, "B8A": 2581.65, "B09": 2645.52, "B11": 2368.51, "B12": 1805.06,
@@ -44,6 +44,34 @@ def test_ssl4eo_maps_two_standard_deviations_around_the_mean_to_0_and_1(
     deviations: float, expected: float
 ) -> None:
     np.testing.assert_allclose(SSL4EO.apply(mean_plus(deviations)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("vv_db", "vh_db", "expected"),
+    [
+        (-12.548, -20.192, 0.5),
+        # One standard deviation, 5.257 and 5.912 dB, is a quarter of the range.
+        (-12.548 - 5.257, -20.192 - 5.912, 0.25),
+        (-12.548 + 5.257, -20.192 + 5.912, 0.75),
+        (-50.0, -50.0, 0.0),
+        (5.0, 0.0, 1.0),
+    ],
+)
+def test_backscatter_is_mapped_around_its_own_mean(
+    vv_db: float, vh_db: float, expected: float
+) -> None:
+    backscatter = np.array([vv_db, vh_db], dtype=np.float32)[:, None, None]
+    normalized = Normalization.ssl4eo("sar").apply(backscatter)
+    np.testing.assert_allclose(normalized, expected, atol=1e-6)
+
+
+def test_both_instruments_are_normalized_as_each_alone() -> None:
+    joint = Normalization.ssl4eo("joint")
+    optical, radar = mean_plus(1), np.array([-10.0, -15.0], dtype=np.float32)[:, None, None]
+    normalized = joint.apply(np.concatenate([optical, radar]))
+    assert joint.bands == (*PROFILES["l2a"], "VV", "VH")
+    np.testing.assert_array_equal(normalized[:12], SSL4EO.apply(optical))
+    np.testing.assert_array_equal(normalized[12:], Normalization.ssl4eo("sar").apply(radar))
 
 
 @given(reflectances)
@@ -93,7 +121,11 @@ def test_only_gaps_are_filled() -> None:
     np.testing.assert_array_equal(filled, np.array([[[0.1, 0.25]], [[0.5, 0.3]]], np.float32))
 
 
-@pytest.mark.parametrize("normalization", [SSL4EO, two_bands()], ids=["ssl4eo", "dataset"])
+@pytest.mark.parametrize(
+    "normalization",
+    [SSL4EO, Normalization.ssl4eo("joint"), two_bands()],
+    ids=["ssl4eo", "joint", "dataset"],
+)
 def test_a_normalization_survives_json(normalization: Normalization) -> None:
     fields = json.loads(json.dumps(normalization.to_dict()))
     assert Normalization.from_dict(fields) == normalization

@@ -4,12 +4,15 @@ import pytest
 
 from indexer.errors import InvalidInputError
 from indexer.sensors import (
+    MODALITY_BANDS,
     PROFILES,
+    RADAR_BANDS,
     SENTINEL2_BANDS,
     canonical_band,
     offset_dn,
     parse_bands,
     parse_baseline,
+    radar_file,
 )
 
 EUROSAT = "B01 B02 B03 B04 B05 B06 B07 B08 B09 B10 B11 B12 B8A"
@@ -61,6 +64,12 @@ def test_the_bands_lie_on_three_grids() -> None:
         ("nir08", "B8A"),
         ("swir22", "B12"),
         ("scl", "SCL"),
+        ("vv", "VV"),
+        (" VH ", "VH"),
+        ("HH", "HH"),
+        ("VV_dB", "VV"),
+        ("Sigma0_VH", "VH"),
+        ("gamma0-vv-linear", "VV"),
     ],
 )
 def test_a_band_is_known_by_each_of_its_spellings(written: str, band: str) -> None:
@@ -68,7 +77,12 @@ def test_a_band_is_known_by_each_of_its_spellings(written: str, band: str) -> No
 
 
 @pytest.mark.parametrize(
-    "written", ["", "B00", "B13", "B4A", "B", "4", "band 4", "B04 red", "rededge", "NDVI", "bands"]
+    "written",
+    [
+        *("", "B00", "B13", "B4A", "B", "4", "band 4", "B04 red", "rededge", "NDVI", "bands"),
+        # Not calibrated, not of the ground, a ratio, an angle.
+        *("Amplitude_VV", "Intensity_VH", "Beta0_VV", "VV/VH", "angle", "VVV"),
+    ],
 )
 def test_what_is_no_band_has_no_canonical_name(written: str) -> None:
     assert canonical_band(written) is None
@@ -82,6 +96,56 @@ def test_bands_may_be_given_as_a_profile(text: str) -> None:
 def test_bands_may_be_given_as_a_list_that_passes_layers_over() -> None:
     names = parse_bands("B4, rededge071,-,nir,SCL,-")
     assert names == ("B04", "B05", "-", "B08", "SCL", "-")
+
+
+@pytest.mark.parametrize("text", ["s1", "S1", "VV,VH", "vv, vh"])
+def test_polarizations_may_be_given_as_a_profile_or_a_list(text: str) -> None:
+    assert parse_bands(text) == ("VV", "VH")
+
+
+def test_profiles_may_be_given_one_after_the_other() -> None:
+    assert parse_bands("l2a, s1,SCL") == (*PROFILES["l2a"], "VV", "VH", "SCL")
+
+
+def test_the_bands_of_both_instruments_are_the_optical_then_the_radar_ones() -> None:
+    assert MODALITY_BANDS["joint"] == (*L2A.split(), "VV", "VH")
+    assert MODALITY_BANDS["sar"] == RADAR_BANDS
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        ("field_VV", ("field", "VV")),
+        ("field-vh", ("field", "VH")),
+        ("field_VH_db", ("field", "VH")),
+        ("a_b_Sigma0_VV", ("a_b", "VV")),
+        ("VH", ("", "VH")),
+        # The mode of the instrument is no name.
+        ("iw-vv", ("", "VV")),
+        ("iw-vh.rtc", ("", "VH")),
+        (
+            "S1A_IW_20230601T054321_DVP_RTC10_G_gpuned_ABCD_VV",
+            ("S1A_IW_20230601T054321_DVP_RTC10_G_gpuned_ABCD", "VV"),
+        ),
+        (
+            "s1a-iw-grd-vv-20230601t054321-20230601t054346-048789-05de19-001",
+            ("s1a-iw-grd-20230601t054321-20230601t054346-048789-05de19", "VV"),
+        ),
+        (
+            "s1a-iw-grd-vh-20230601t054321-20230601t054346-048789-05de19-002-cog",
+            ("s1a-iw-grd-20230601t054321-20230601t054346-048789-05de19", "VH"),
+        ),
+        ("fieldVV", None),
+        ("field_VV_2", None),
+        ("field_VV_VH", None),
+        ("vv-vh", None),
+        ("field_B04", None),
+    ],
+)
+def test_the_file_of_a_polarization_is_known_by_its_name(
+    stem: str, expected: tuple[str, str] | None
+) -> None:
+    assert radar_file(stem) == expected
 
 
 @pytest.mark.parametrize(
