@@ -30,6 +30,10 @@ class Encoder(Protocol):
         """Length of an embedding."""
 
     @property
+    def precision(self) -> str:
+        """The word for ``--precision``: ``fp32``, ``bf16`` or ``int8``."""
+
+    @property
     def patches_per_side(self) -> int | None:
         """Tokens along one side of the input; None where every pixel of an image has its own."""
 
@@ -44,8 +48,11 @@ class Encoder(Protocol):
             WeightsError: If the weights do not fit the network.
         """
 
-    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
-        """Embed images, each pooled once or several times.
+    def pool(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """Mean of the tokens that count, before the head.
+
+        What lies in several images is the mean over all of them: the sum of these means, each times
+        the sum of its weights, by the sum of all weights.
 
         Args:
             images: As the encoder takes them: normalized squares of one size, or, where
@@ -57,6 +64,27 @@ class Encoder(Protocol):
                 embeddings; not all zero.
 
         Returns:
-            One array for each image, shape ``(m, dimensions)``, not normalized. An image's
-            embeddings do not depend on the other images, up to rounding.
+            One array for each image, shape ``(m, width)``. On a CPU an image's rows do not depend,
+            to the last bit, on the other images or on its other weights; on a GPU, up to rounding.
+        """
+
+    def finish(self, pooled: FloatArray) -> FloatArray:
+        """Send pooled tokens through the head.
+
+        Args:
+            pooled: Shape ``(m, width)``.
+
+        Returns:
+            Shape ``(m, dimensions)``, not normalized; rows as independent as those of ``pool``.
+        """
+
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """Embed images, each pooled once or several times: ``finish`` after ``pool``.
+
+        Args:
+            images: As for ``pool``.
+            pooling_weights: As for ``pool``.
+
+        Returns:
+            One array for each image, shape ``(m, dimensions)``, not normalized.
         """

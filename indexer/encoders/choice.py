@@ -3,11 +3,17 @@
 from pathlib import Path
 from typing import Final
 
-from indexer.encoders.croma import ARCHITECTURES, CromaEncoder
+from indexer.encoders.croma import (
+    ARCHITECTURES,
+    CromaEncoder,
+    check_modality,
+    check_precision,
+)
 from indexer.encoders.pixel_encoder import PixelEncoder
 from indexer.encoders.simple_vit import NAME
 from indexer.encoders.weights import locate_weights
 from indexer.errors import InvalidInputError
+from indexer.sensors import Modality
 
 _PREFIX: Final = f"{NAME}:"
 
@@ -59,15 +65,26 @@ def open_pixel_encoder(encoder: str, device: str = "auto") -> PixelEncoder | Non
     return None if file is None else PixelEncoder.open(file, device)
 
 
-def open_croma(encoder: str, weights: str, device: str = "auto") -> CromaEncoder:
+def open_croma(
+    encoder: str,
+    weights: str,
+    device: str = "auto",
+    precision: str = "fp32",
+    modality: Modality = "optical",
+) -> CromaEncoder:
     """CROMA with weights that are fetched if need be.
 
     Args:
         encoder: ``croma-large`` or ``croma-base``.
         weights: ``pretrained``, ``untrained`` or a file.
         device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``fp32``, ``bf16`` or ``int8``.
+        modality: ``optical``, ``sar`` or ``joint``.
 
     Raises:
+        InvalidInputError: If the precision or the modality is none of these (``invalid-option``).
         WeightsError: If the weights cannot be had.
     """
-    return CromaEncoder(encoder, locate_weights(weights, encoder), device)
+    check_precision(precision)
+    check_modality(modality)
+    return CromaEncoder(encoder, locate_weights(weights, encoder), device, precision, modality)

@@ -1,25 +1,29 @@
-"""CROMA optical encoders through torchgeo: ``(n, 12, 120, 120)`` to ``(n, 1024)``.
+"""CROMA's encoders: ``(n, bands, 120, 120)`` to tokens, and these to embeddings.
 
 Fuller, Millard and Green (2023), CROMA: Remote Sensing Representations with Contrastive
-Radar-Optical Masked Autoencoders, https://arxiv.org/abs/2311.00566.
+Radar-Optical Masked Autoencoders, https://arxiv.org/abs/2311.00566. Parameters, their names and
+random ones come from torchgeo; ``croma_network`` multiplies them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
 
 from indexer.encoders.base import FloatArray, Images
-from indexer.encoders.weights import UNTRAINED_SEED, Weights, load_optical_state
+from indexer.encoders.simple_vit import choose_device
+from indexer.encoders.weights import PARTS, UNTRAINED_SEED, Weights, load_state
 from indexer.errors import InvalidInputError, WeightsError
-from indexer.sensors import PROFILES
+from indexer.sensors import MODALITY_BANDS, Modality
 
 if TYPE_CHECKING:
-    from torch import Tensor
-    from torchgeo.models import CROMA
+    from indexer.encoders.croma_network import Arithmetic, Network
 
-BANDS: Final = PROFILES["l2a"]
+Precision = Literal["fp32", "bf16", "int8"]
+"""How matrices are multiplied; ``int8`` as ``croma_int8`` describes it."""
+
+BANDS: Final = MODALITY_BANDS["optical"]
 """Input bands of CROMA's optical encoder, in order."""
 
 IMAGE_PX: Final = 120
@@ -46,16 +50,92 @@ def check_encoder(name: str) -> str:
     return name
 
 
+def check_precision(precision: str) -> str:
+    """Return the precision's name if it is known.
+
+    Raises:
+        InvalidInputError: If it is not (``invalid-option``).
+    """
+    return _checked("precision", precision, get_args(Precision))
+
+
+def check_modality(modality: str) -> str:
+    """Return the modality's name if it is known.
+
+    Raises:
+        InvalidInputError: If it is not (``invalid-option``).
+    """
+    return _checked("modality", modality, get_args(Modality))
+
+
+def _checked(option: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise InvalidInputError(
+            f"--{option} {value}: unknown; use one of {', '.join(known)}.", kind="invalid-option"
+        )
+    return value
+
+
+def best_precision(device: str = "auto") -> Precision:
+    """The fastest precision that a device has instructions for and that is not ``int8``.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        ``bf16`` on GPUs from compute capability 8.0 on and on processors that multiply bf16 by
+        themselves; else ``fp32``.
+
+    Raises:
+        InvalidInputError: As ``choose_device``.
+    """
+    import torch
+
+    if choose_device(device) == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    # Before PyTorch 2.9 it does not say.
+    tell = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities: dict[str, Any] = tell()
+    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+    return "bf16" if native else "fp32"
+
+
 class CromaEncoder:
-    """The optical branch of CROMA with pooling over any part of the image.
+    """One branch of CROMA with pooling over any part of the image.
 
     The network is built and its weights are read at the first use.
+
+    Args:
+        name: ``croma-large`` or ``croma-base``.
+        weights: Of the modality's parts at least.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: ``fp32``, ``bf16``, or, on CPUs, ``int8``.
+        modality: What it sees; radar in dB as in SSL4EO-S12.
     """
 
-    def __init__(self, name: str, weights: Weights, device: str = "auto") -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: Weights,
+        device: str = "auto",
+        precision: str = "fp32",
+        modality: Modality = "optical",
+    ) -> None:
         self.name = check_encoder(name)
         self.weights = weights
+        self.precision = check_precision(precision)
+        self.modality: Modality = modality
+        check_modality(modality)
         self._device = device
+
+    def in_precision(self, precision: Precision) -> Self:
+        """The same network that computes with other numbers."""
+        return type(self)(self.name, self.weights, self._device, precision, self.modality)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Bands of an image, in order."""
+        return MODALITY_BANDS[self.modality]
 
     @property
     def dimensions(self) -> int:
@@ -79,21 +159,13 @@ class CromaEncoder:
         Raises:
             InvalidInputError: If a GPU was asked for and there is none.
         """
-        import torch
-
-        if self._device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self._device == "cuda" and not torch.cuda.is_available():
-            raise InvalidInputError(
-                "--device cuda: PyTorch sees no GPU here; use --device cpu or auto.",
-                kind="invalid-option",
-            )
-        return self._device
+        return choose_device(self._device)
 
     def load(self) -> None:
         """Build the network and read its weights now instead of at the first image.
 
         Raises:
+            InvalidInputError: If the device lacks the precision (``invalid-option``).
             WeightsError: If the weights do not fit the network.
         """
         _ = self._network
@@ -104,66 +176,168 @@ class CromaEncoder:
         return "_network" in self.__dict__
 
     @cached_property
-    def _network(self) -> "CROMA":
-        import torch
-        from torchgeo.models import CROMA
+    def _network(self) -> "Network":
+        from indexer.encoders.croma_network import Network
 
-        path = self.weights.path
-        # Before the network is built, which takes long: a file may turn out to be unusable.
-        state = None if path is None else load_optical_state(path, self.name)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(UNTRAINED_SEED)
-            network = CROMA(
-                modalities=["optical"],
-                patch_size=PATCH_PX,
-                image_size=IMAGE_PX,
-                **ARCHITECTURES[self.name],
-            )
-        if state is not None:
-            # The position bias is computed, not learned; published files do not hold it.
-            state = {"attn_bias": network.attn_bias, **state}
-            try:
-                network.load_state_dict(state, strict=True)
-            except RuntimeError as error:
-                detail = str(error).strip().splitlines()
-                raise WeightsError(
-                    f"{path}: not the weights of {self.name} "
-                    f"({detail[1 if len(detail) > 1 else 0].strip()[:160]}). "
-                    "Give the file that fits --encoder.",
-                    kind="weights-mismatch",
-                ) from error
-        return network.eval().to(self.device)
+        arithmetic = _arithmetic(self.precision, self.device)
+        architecture = ARCHITECTURES[self.name]
+        return Network(
+            parameters(self.name, self.weights, self.modality),
+            self.modality,
+            architecture["encoder_depth"],
+            architecture["num_heads"],
+            arithmetic,
+        )
 
-    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
-        """Embed images, each pooled once or several times, in one forward pass.
+    def pool(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """Mean of the tokens that count; see ``Encoder``.
+
+        On a CPU images go through the network one by one, which is as fast there, and each comes
+        out the same whatever is beside it. On a GPU they go together.
 
         Args:
-            images: Shape ``(n, 12, 120, 120)``, normalized, bands as ``BANDS``.
-            pooling_weights: One array for each image, shape ``(m, 15, 15)``; see ``Encoder``.
+            images: Shape ``(n, bands, 120, 120)``, normalized, bands as ``bands``.
+            pooling_weights: One array for each image, shape ``(m, 15, 15)``.
 
         Returns:
-            One array for each image, shape ``(m, dimensions)``. Weights of one everywhere give
-            torchgeo's ``optical_GAP``.
+            One array for each image, shape ``(m, dimensions)``.
         """
         import torch
 
         network = self._network
         with torch.inference_mode():
-            batch = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-            tokens = network(x_optical=batch)["optical_encodings"]
+            tokens = (
+                image_tokens
+                for batch in self._batches(images)
+                for image_tokens in network.tokens(torch.from_numpy(batch))
+            )
             pooled = [
-                _pool(image_tokens, torch.from_numpy(weights).to(self.device))
+                network.pool(image_tokens, torch.from_numpy(_shares(weights)))
                 for image_tokens, weights in zip(tokens, pooling_weights, strict=True)
             ]
-            embeddings = network.s2_GAP_FFN(torch.cat(pooled)).float().cpu().numpy()
-        ends = np.cumsum([len(weights) for weights in pooling_weights])
-        return np.split(embeddings, ends[:-1])
+            return [rows.cpu().numpy() for rows in pooled]
+
+    def _batches(self, images: Images) -> Iterator[FloatArray]:
+        if self.device == "cpu":
+            return (np.ascontiguousarray(image)[None] for image in images)
+        return iter([np.ascontiguousarray(images)] if len(images) else [])
+
+    def finish(self, pooled: FloatArray) -> FloatArray:
+        """Send pooled tokens through the head, which joint embeddings have none of.
+
+        Args:
+            pooled: Shape ``(m, dimensions)``.
+
+        Returns:
+            The same shape. The mean of all tokens gives torchgeo's ``optical_GAP``, ``sar_GAP`` or
+            ``joint_GAP``.
+        """
+        import torch
+
+        with torch.inference_mode():
+            found = self._network.head(torch.from_numpy(np.ascontiguousarray(pooled)))
+            return np.asarray(found.cpu().numpy(), dtype=np.float32)
+
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """Embed images, each pooled once or several times; see ``Encoder``.
+
+        Args:
+            images: As for ``pool``.
+            pooling_weights: As for ``pool``.
+
+        Returns:
+            One array for each image, shape ``(m, dimensions)``. Weights of one everywhere give
+            torchgeo's ``optical_GAP``, ``sar_GAP`` or ``joint_GAP``.
+        """
+        pooled = self.pool(images, pooling_weights)
+        if not pooled:
+            return []
+        ends = np.cumsum([len(rows) for rows in pooled])
+        return np.split(self.finish(np.concatenate(pooled)), ends[:-1])
 
 
-def _pool(tokens: "Tensor", weights: "Tensor") -> "Tensor":
-    """Weighted mean of tokens ``(225, d)`` under weights ``(m, 15, 15)``: shape ``(m, d)``."""
-    shares = weights.reshape(len(weights), -1, 1)
-    return (tokens * shares).sum(dim=1) / shares.sum(dim=1)
+def _shares(weights: FloatArray) -> FloatArray:
+    """Weights ``(m, 15, 15)`` as parts of one, shape ``(m, 225)``."""
+    rows = np.ascontiguousarray(weights, dtype=np.float32).reshape(len(weights), -1)
+    shares: FloatArray = rows / rows.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _arithmetic(precision: str, device: str) -> "Arithmetic":
+    """How a precision multiplies on a device.
+
+    Raises:
+        InvalidInputError: If it does not (``invalid-option``).
+    """
+    import torch
+
+    from indexer.encoders.croma_int8 import Int8Arithmetic, can_multiply
+    from indexer.encoders.croma_network import FloatArithmetic
+
+    if precision != "int8":
+        dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+        return FloatArithmetic(dtype, device)
+    if device != "cpu":
+        raise InvalidInputError(
+            f"--precision int8: made for CPUs, but --device is {device}; use --precision bf16 "
+            "there, or --device cpu.",
+            kind="invalid-option",
+        )
+    if not can_multiply():
+        raise InvalidInputError(
+            "--precision int8: this processor, or PyTorch as it is installed here, does not "
+            "multiply bytes (it takes an x86 processor with VNNI); use --precision "
+            f"{best_precision('cpu')}.",
+            kind="invalid-option",
+        )
+    return Int8Arithmetic()
+
+
+def parameters(name: str, weights: Weights, modality: Modality) -> dict[str, Any]:
+    """The parameters that a modality needs, by the names that torchgeo gives them.
+
+    Args:
+        name: ``croma-large`` or ``croma-base``.
+        weights: A file, or untrained.
+        modality: What is seen.
+
+    Returns:
+        Those of the file, or random ones, the same each time.
+
+    Raises:
+        WeightsError: If the file does not hold the network, and nothing but it.
+    """
+    import torch
+    from torch import nn
+    from torchgeo.models import CROMA
+
+    sensors = ["sar", "optical"] if modality == "joint" else [modality]
+    if weights.path is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(UNTRAINED_SEED)
+            random = CROMA(sensors, image_size=IMAGE_PX, **ARCHITECTURES[name])
+        return {
+            key: value
+            for key, value in random.state_dict().items()
+            if key.startswith(tuple(f"{part}." for part in PARTS[modality]))
+        }
+    state = load_state(weights.path, name, modality)
+    # Only to compare names and shapes: its tensors hold nothing, and as the position bias is
+    # computed and not learned, the size of the image does not matter.
+    with torch.device("meta"):
+        empty = CROMA(sensors, image_size=PATCH_PX, **ARCHITECTURES[name])
+    expected = nn.ModuleDict({part: getattr(empty, part) for part in PARTS[modality]})
+    try:
+        expected.load_state_dict(state, strict=True, assign=True)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()
+        raise WeightsError(
+            f"{weights.path}: not the weights of {name} "
+            f"({detail[1 if len(detail) > 1 else 0].strip()[:160]}). "
+            "Give the file that fits --encoder.",
+            kind="weights-mismatch",
+        ) from error
+    return state
 
 
 def resize(images: FloatArray, side_px: int) -> FloatArray:

@@ -36,6 +36,7 @@ class PixelEncoder:
     """
 
     patches_per_side: Final = None
+    precision: Final = "fp32"
 
     def __init__(self, network: SimpleViTEncoder) -> None:
         self.network = network
@@ -91,8 +92,8 @@ class PixelEncoder:
             dimensions=self.dimensions,
         )
 
-    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
-        """Embed images one after the other; see ``Encoder``.
+    def pool(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """Embed images one after the other; there is no head behind the mean.
 
         Args:
             images: Shape ``(band, y, x)`` each, bands as ``bands``; NaN where a pixel is not valid.
@@ -106,6 +107,14 @@ class PixelEncoder:
             self._pooled(values, weights)
             for values, weights in zip(images, pooling_weights, strict=True)
         ]
+
+    def finish(self, pooled: FloatArray) -> FloatArray:
+        """Nothing is left to do: means are embeddings."""
+        return pooled
+
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """See ``Encoder``; the same as ``pool``."""
+        return self.pool(images, pooling_weights)
 
     def _pooled(self, values: FloatArray, weights: FloatArray) -> FloatArray:
         """Embeddings of one image under weights ``(m, y, x)``, shape ``(m, dimensions)``."""

@@ -510,7 +510,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise ValueError("too large")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # Damaged bytes raise errors of many sorts, see load_optical_state.
+    # Damaged bytes raise errors of many sorts, see load_state.
     except Exception as error:
         raise WeightsError(
             f"{path}: cannot be read as a PyTorch file ({type(error).__name__}); it is truncated, "

@@ -12,16 +12,24 @@ import socket
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from indexer.errors import WeightsError
+from indexer.sensors import Modality
 
 WeightsKind = Literal["pretrained", "file", "untrained"]
 
 UNTRAINED_SEED = 0
 """Seed of the random network that ``untrained`` names."""
 
-_OPTICAL_PARTS = ("s2_encoder", "s2_GAP_FFN")
+PARTS: Final[dict[Modality, tuple[str, ...]]] = {
+    "optical": ("s2_encoder", "s2_GAP_FFN"),
+    "sar": ("s1_encoder", "s1_GAP_FFN"),
+    # Its embedding is the mean of its tokens as they are: the heads of the others are not needed.
+    "joint": ("s2_encoder", "s1_encoder", "joint_encoder"),
+}
+"""What of CROMA a modality needs, as torchgeo and published files name it."""
+
 _DOWNLOAD_TIMEOUT_S = 30.0
 _SETTING = "PARCELLE_CROMA_WEIGHTS (or --weights)"
 
@@ -90,23 +98,24 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def load_optical_state(path: Path, encoder: str) -> dict[str, Any]:
-    """Read the optical encoder's parameters from a weight file.
+def load_state(path: Path, encoder: str, modality: Modality = "optical") -> dict[str, Any]:
+    """Read the parameters that a modality needs from a weight file.
 
-    Three layouts hold the same tensors: a dict of state dicts with the keys ``s2_encoder`` and
-    ``s2_GAP_FFN`` (what torchgeo publishes and what CROMA's authors publish), a flat state dict of
-    torchgeo's ``CROMA`` (``s2_encoder.…``), and either of them below a ``state_dict`` key.
+    Three layouts hold the same tensors: a dict of state dicts with the keys ``s2_encoder``,
+    ``s2_GAP_FFN``... (what torchgeo publishes and what CROMA's authors publish), a flat state dict
+    of torchgeo's ``CROMA`` (``s2_encoder.…``), and either of them below a ``state_dict`` key.
 
     Args:
         path: The file, as ``torch.save`` writes it.
         encoder: Word for messages.
+        modality: What is seen.
 
     Returns:
-        Flat state dict of the optical parts, keys as in torchgeo's ``CROMA``.
+        Flat state dict of the modality's parts, keys as in torchgeo's ``CROMA``.
 
     Raises:
-        WeightsError: If the file cannot be read (``weights-corrupt``) or holds no optical CROMA
-            encoder (``weights-mismatch``).
+        WeightsError: If the file cannot be read (``weights-corrupt``) or lacks a part
+            (``weights-mismatch``).
     """
     import torch
 
@@ -123,26 +132,39 @@ def load_optical_state(path: Path, encoder: str) -> dict[str, Any]:
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    state = _optical_parts(content) if isinstance(content, dict) else {}
-    if not state:
-        keys = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else "no dict"
+    wanted = PARTS[modality]
+    parts = {part: _part(content, part) for part in wanted}
+    if lacking := [part for part, found in parts.items() if not found]:
         raise WeightsError(
-            f"{path}: holds no optical {encoder} (found {keys}); give a CROMA checkpoint with "
-            "s2_encoder and s2_GAP_FFN.",
+            f"{path}: holds no {modality} {encoder} (found {_found(content)}); it lacks "
+            f"{' and '.join(lacking)}. Give a CROMA checkpoint with {', '.join(wanted)}.",
             kind="weights-mismatch",
         )
-    return state
+    return {f"{part}.{key}": value for part in wanted for key, value in parts[part].items()}
 
 
-def _optical_parts(content: dict[Any, Any]) -> dict[str, Any]:
-    if all(isinstance(content.get(part), dict) for part in _OPTICAL_PARTS):
-        return {
-            f"{part}.{key}": value
-            for part in _OPTICAL_PARTS
-            for key, value in content[part].items()
-        }
-    prefixes = tuple(f"{part}." for part in _OPTICAL_PARTS)
-    return {key: value for key, value in content.items() if str(key).startswith(prefixes)}
+def _part(content: object, part: str) -> dict[str, Any]:
+    """One part's state dict, from a file that has it by itself or among others; empty if none."""
+    if not isinstance(content, dict):
+        return {}
+    if isinstance(content.get(part), dict):
+        return {str(key): value for key, value in content[part].items()}
+    prefix = f"{part}."
+    return {
+        key.removeprefix(prefix): value
+        for key, value in content.items()
+        if isinstance(key, str) and key.startswith(prefix)
+    }
+
+
+def _found(content: object) -> str:
+    """What a file holds instead, for messages: its first parts, or layers."""
+    if not isinstance(content, dict):
+        return "no dict"
+    known = {part for parts in PARTS.values() for part in parts}
+    names = (str(key) for key in content)
+    shown = dict.fromkeys(part if (part := name.split(".")[0]) in known else name for name in names)
+    return ", ".join(list(shown)[:5])
 
 
 def _pretrained_file(encoder: str) -> Path:

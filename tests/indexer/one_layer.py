@@ -7,17 +7,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from indexer import pipeline
+from indexer import preparing
 from indexer.encoders import choice, croma
 from indexer.encoders.base import Images
 from indexer.encoders.weights import Weights
+from indexer.sensors import MODALITY_BANDS, Modality
 
 FloatArray = npt.NDArray[np.float32]
 
 DIMENSIONS = 512
 NAME = "one-layer"
 
-_LAYER = np.random.default_rng(0).standard_normal((len(croma.BANDS), DIMENSIONS))
+# The optical bands' rows are the first, whatever comes behind them.
+_LAYER = np.random.default_rng(0).standard_normal((14, DIMENSIONS))
 
 
 class OneLayerEncoder:
@@ -27,27 +29,55 @@ class OneLayerEncoder:
     patches_per_side = croma.IMAGE_PX // croma.PATCH_PX
     loaded = True
 
-    def __init__(self, name: str, weights: Weights, device: str = "auto") -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: Weights,
+        device: str = "auto",
+        precision: str = "fp32",
+        modality: Modality = "optical",
+    ) -> None:
         self.name = name
         self.weights = weights
         self.device = device
+        self.precision = precision
+        self.modality = modality
+
+    def in_precision(self, precision: str) -> "OneLayerEncoder":
+        """As ``CromaEncoder.in_precision``."""
+        return OneLayerEncoder(self.name, self.weights, self.device, precision, self.modality)
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """As ``CromaEncoder.bands``."""
+        return MODALITY_BANDS[self.modality]
 
     def load(self) -> None:
         """There is nothing to read."""
 
-    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
-        """As ``Encoder.encode``, image by image."""
+    def pool(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """As ``Encoder.pool``, image by image."""
         return [
             self._pool(self._tokens(image), weights)
             for image, weights in zip(images, pooling_weights, strict=True)
         ]
+
+    def finish(self, pooled: FloatArray) -> FloatArray:
+        """There is no head."""
+        return pooled
+
+    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
+        """As ``Encoder.encode``."""
+        return [self.finish(rows) for rows in self.pool(images, pooling_weights)]
 
     def _tokens(self, image: FloatArray) -> npt.NDArray[np.float64]:
         side = self.patches_per_side
         patches = image.reshape(len(image), side, croma.PATCH_PX, side, croma.PATCH_PX)
         means = patches.mean(axis=(2, 4)).reshape(len(image), -1)
         # Not by BLAS, whose threads would take longer to start than to multiply.
-        tokens: npt.NDArray[np.float64] = np.tanh(np.einsum("bp,bd->pd", means, _LAYER))
+        tokens: npt.NDArray[np.float64] = np.tanh(
+            np.einsum("bp,bd->pd", means, _LAYER[: len(image)])
+        )
         return tokens
 
     def _pool(self, tokens: npt.NDArray[np.float64], weights: FloatArray) -> FloatArray:
@@ -69,5 +99,5 @@ def one_layer_installed() -> Iterator[str]:
         patch.setitem(croma.ARCHITECTURES, NAME, {"encoder_dim": DIMENSIONS})
         patch.setattr(choice, "CromaEncoder", OneLayerEncoder)
         # The true one needs torch.
-        patch.setattr(pipeline, "resize", enlarge)
+        patch.setattr(preparing, "resize", enlarge)
         yield NAME

@@ -31,6 +31,13 @@ def test_an_image_is_the_mean_of_its_pixels(encoder: PixelEncoder) -> None:
     np.testing.assert_allclose(found, expected[None], atol=1e-5)
 
 
+def test_there_is_no_head_behind_the_mean(encoder: PixelEncoder) -> None:
+    values = flight()
+    (pooled,) = encoder.pool([values], [ones(values)])
+    (found,) = encoder.encode([values], [ones(values)])
+    np.testing.assert_array_equal(encoder.finish(pooled), found)
+
+
 def test_a_pixel_weighs_by_the_share_of_it_inside(encoder: PixelEncoder) -> None:
     values = flight()
     weights = np.zeros((2, *values.shape[1:]), np.float32)

@@ -15,8 +15,9 @@ from torchgeo.models import CROMA, CROMABase_Weights, CROMALarge_Weights
 
 from indexer.encoders import croma
 from indexer.encoders.croma import ARCHITECTURES, IMAGE_PX, PATCH_PX, CromaEncoder
-from indexer.encoders.weights import Weights, is_at_hand, load_optical_state, locate_weights
+from indexer.encoders.weights import PARTS, Weights, is_at_hand, load_state, locate_weights
 from indexer.errors import WeightsError
+from indexer.sensors import Modality
 from tests.synthetic import compute_position_bias_once
 
 State = dict[str, Any]
@@ -90,11 +91,11 @@ def encode(name: str, weights: Weights) -> np.ndarray[Any, Any]:
     return rows
 
 
-def refusal(path: Path, encoder: str) -> WeightsError:
+def refusal(path: Path, encoder: str, modality: Modality = "optical") -> WeightsError:
     """The error with which a weight file is refused; it names the file."""
     weights = locate_weights(str(path), encoder)
     with pytest.raises(WeightsError) as caught:
-        CromaEncoder(encoder, weights, device="cpu").load()
+        CromaEncoder(encoder, weights, device="cpu", modality=modality).load()
     assert str(path) in caught.value.message
     return caught.value
 
@@ -118,12 +119,61 @@ def test_every_layout_holds_the_same_network(
     assert weights.kind == "file"
     assert weights.trained
     assert weights.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    np.testing.assert_array_equal(encode(tiny_croma, weights), expected)
+    np.testing.assert_allclose(encode(tiny_croma, weights), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [parts_of, flat_state_of])
+@pytest.mark.parametrize("modality", ["sar", "joint"])
+def test_a_file_of_all_parts_holds_the_other_modalities(
+    tmp_path: Path,
+    tiny_croma: str,
+    published: CROMA,
+    modality: Modality,
+    layout: Callable[[CROMA], State],
+) -> None:
+    path = save(layout(published), tmp_path / "croma.pt")
+    weights = locate_weights(str(path), tiny_croma)
+    image = np.random.default_rng(0).random((1, 14, IMAGE_PX, IMAGE_PX), dtype=np.float32)
+    with torch.inference_mode():
+        optical, radar = torch.split(torch.from_numpy(image), [12, 2], dim=1)
+        expected = published(x_sar=radar, x_optical=optical)[f"{modality}_GAP"].numpy()
+    encoder = CromaEncoder(tiny_croma, weights, device="cpu", modality=modality)
+    (rows,) = encoder.encode(image[:, -len(encoder.bands) :], EVERYWHERE)
+    np.testing.assert_allclose(rows, expected, atol=1e-5)
+
+
+def test_joint_embeddings_do_not_need_the_heads_of_the_others(
+    tmp_path: Path, tiny_croma: str, published: CROMA
+) -> None:
+    parts = parts_of(published)
+    del parts["s1_GAP_FFN"], parts["s2_GAP_FFN"]
+    weights = locate_weights(str(save(parts, tmp_path / "croma.pt")), tiny_croma)
+    CromaEncoder(tiny_croma, weights, device="cpu", modality="joint").load()
+
+
+@pytest.mark.parametrize("layout", [parts_of, flat_state_of])
+@pytest.mark.parametrize(
+    ("modality", "part"), [(modality, part) for modality in PARTS for part in PARTS[modality]]
+)
+def test_a_part_that_is_missing_is_named(
+    tmp_path: Path,
+    tiny_croma: str,
+    published: CROMA,
+    modality: Modality,
+    part: str,
+    layout: Callable[[CROMA], State],
+) -> None:
+    content = {key: value for key, value in layout(published).items() if key.split(".")[0] != part}
+    path = save(content, tmp_path / "croma.pt")
+    error = refusal(path, tiny_croma, modality)
+    assert error.kind == "weights-mismatch"
+    assert f"holds no {modality} {tiny_croma}" in error.message
+    assert f"it lacks {part}. Give" in error.message
 
 
 def test_only_the_optical_parts_are_taken(tmp_path: Path, published: CROMA) -> None:
     path = save(parts_of(published), tmp_path / "croma.pt")
-    state = load_optical_state(path, "croma-large")
+    state = load_state(path, "croma-large")
     assert {name.split(".")[0] for name in state} == {"s2_encoder", "s2_GAP_FFN"}
     assert len(state) == sum(len(part) for part in optical_parts_of(published).values())
 
@@ -288,7 +338,7 @@ def test_the_published_file_in_the_cache_is_checked_and_used(
 
     assert weights == Weights("pretrained", hashlib.sha256(content).hexdigest(), path)
     assert weights.trained
-    np.testing.assert_array_equal(encode(tiny_large, weights), expected)
+    np.testing.assert_allclose(encode(tiny_large, weights), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
