@@ -1,13 +1,16 @@
-"""Which chips an image is cut into, and which parcels each of them serves.
+"""Which tiles a scene is cut into, and which parcels each of them serves.
 
-A chip is what the encoder sees at once: 120 x 120 px. Chips lie on a fixed grid of the scene, so
+A tile is what the encoder sees at once: 120 x 120 px. Tiles lie on a fixed grid of the scene, so
 that a parcel's vector depends on the scene and the parcel, never on the other parcels of a run.
-Without parcels, an image is one chip and its own parcel, or is cut into windows that are parcels.
+They overlap: a parcel up to 320 m wide lies whole in one of them, and one forward pass over it
+serves all such parcels. A larger parcel is looked at in several tiles. Without parcels, an image is
+one chip and its own parcel, or is cut into windows that are parcels.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,24 +25,76 @@ from indexer.embedding_space import Pooling
 from indexer.errors import ImageryError
 from indexer.imagery.image import Image
 from indexer.imagery.reader import MAX_CHIP_PX
-from indexer.parcels.coverage import to_crs
 from indexer.parcels.parcel import JsonScalar, Parcel, geodesic_area_m2
 
-STRIDE_PX = 60
-"""Distance of neighboring chips: a parcel up to 600 m wide lies whole in one of them."""
+MAX_VIEW_PX = 1536
+"""Longest side of what is looked at of one parcel, in pixels: 15 km."""
+
+WINDOW_ID = re.compile(r"(?P<image>.+)-(?P<side>\d+)px-r\d{5,}-c\d{5,}")
+"""The ids of an image's windows."""
+
+# Of a tile's 15 patches, those that lie before the next tile begins. The four others overlap: with
+# fewer, more parcels are cut in two; with more, fewer parcels share a forward pass.
+_STRIDE_PATCHES, _TILE_PATCHES = 11, 15
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 _LON_LAT = CRS.from_epsg(4326)
 # Points along each edge when a scene's outline is brought to longitude and latitude.
 _DENSIFY = 21
+# Coordinates that went to degrees and back are right to less than this.
+_ROUNDING_PX = 1e-3
+# Parcels whose outlines are in memory at once while a scene is planned.
+_PARCELS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
 class Target:
-    """A parcel in a chip."""
+    """A parcel in a scene."""
 
     parcel: Parcel
     geometry: BaseGeometry | None
     """The parcel in the scene's reference system; None where the whole chip is the parcel."""
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """A rectangle of a scene's pixels."""
+
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The row after the last."""
+        return self.row + self.height
+
+    @property
+    def right(self) -> int:
+        """The column after the last."""
+        return self.column + self.width
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one tile contributes to a parcel that lies in several."""
+
+    tile: Window
+    cell: Window
+    """The pixels of the tile that count for the parcel; no other of its tiles counts them."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A parcel that no single tile holds, and the tiles that hold it together."""
+
+    target: Target
+    window: Window
+    """Around all of the tiles."""
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True)
@@ -51,6 +106,21 @@ class ChipPlan:
     height: int
     width: int
     targets: tuple[Target, ...]
+    """Parcels that lie whole in it, as far as they lie in the scene."""
+    views: tuple[View, ...] = ()
+    """Parcels in several tiles, of which this is the first."""
+    is_window: bool = False
+    """Whether it is one of many windows that are parcels; those without data are no parcels."""
+
+    @property
+    def window(self) -> Window:
+        """The same rectangle."""
+        return Window(self.row, self.column, self.height, self.width)
+
+
+def stride_px(chip_px: int) -> int:
+    """Distance of neighboring tiles: 88 px for tiles of 120 px."""
+    return chip_px * _STRIDE_PATCHES // _TILE_PATCHES
 
 
 def whole_image(scene: Image, collection: str) -> ChipPlan:
@@ -62,7 +132,7 @@ def whole_image(scene: Image, collection: str) -> ChipPlan:
     height, width = scene.shape
     if max(height, width) > MAX_CHIP_PX:
         raise ImageryError(
-            f"{scene.source.path}: {height} x {width} px is a scene, not a chip (at most "
+            f"{scene.source.location}: {height} x {width} px is a scene, not a chip (at most "
             f"{MAX_CHIP_PX} px a side); give --parcels so that chips are cut around parcels, or "
             "--windows to cut it into windows.",
             kind="too-large",
@@ -87,16 +157,13 @@ def image_windows(scene: Image, collection: str, side_px: int) -> list[ChipPlan]
     size = min(side_px, height), min(side_px, width)
     name = f"{scene.source.name}-{side_px}px"
     return [
-        _own_parcel(scene, collection, f"{name}-r{row:05}-c{column:05}", row, column, *size)
+        replace(
+            _own_parcel(scene, collection, f"{name}-r{row:05}-c{column:05}", row, column, *size),
+            is_window=True,
+        )
         for row in grid_origins(height, side_px, side_px)
         for column in grid_origins(width, side_px, side_px)
     ]
-
-
-def count_windows(scene: Image, side_px: int) -> int:
-    """Windows that an image is cut into."""
-    rows, columns = (len(grid_origins(length, side_px, side_px)) for length in scene.shape)
-    return rows * columns
 
 
 def _own_parcel(
@@ -167,6 +234,11 @@ def _to_lon_lat(wkt: str) -> Transformer | None:
         return None
 
 
+@lru_cache(maxsize=8)
+def _from_lon_lat(wkt: str) -> Transformer:
+    return Transformer.from_crs(_LON_LAT, wkt, always_xy=True)
+
+
 class ParcelFinder:
     """Finds the parcels that a scene shows, by a spatial tree over all parcels."""
 
@@ -176,8 +248,8 @@ class ParcelFinder:
         self.seen: set[str] = set()
         """Ids of the parcels that some scene showed."""
 
-    def plan(self, scene: Image, pooling: Pooling, chip_px: int) -> list[ChipPlan]:
-        """Assign every parcel in view to a chip.
+    def plan(self, scene: Image, pooling: Pooling, chip_px: int) -> "ScenePlan":
+        """Assign every parcel in view to a tile, or to several.
 
         Raises:
             ImageryError: If the scene has no reference system (``no-crs``).
@@ -185,98 +257,256 @@ class ParcelFinder:
         footprint = footprint_lon_lat(scene)
         if footprint is None or scene.crs is None:
             raise ImageryError(
-                f"{scene.source.path}: it has no CRS that leads to longitude and latitude, so "
+                f"{scene.source.location}: it has no CRS that leads to longitude and latitude, so "
                 "parcels cannot be found on it; "
                 "georeference it, or leave --parcels away to take each file as one parcel.",
                 kind="no-crs",
             )
-        targets = list(self._in_view(scene, footprint))
-        self.seen.update(target.parcel.parcel_id for target in targets)
-        chips: dict[tuple[int, int], list[Target]] = defaultdict(list)
-        for target, corner in zip(targets, _corners(scene, targets, pooling, chip_px), strict=True):
-            chips[corner].append(target)
-        height, width = (min(side, chip_px) for side in scene.shape)
-        return [
-            ChipPlan(row, column, height, width, tuple(chips[row, column]))
-            for row, column in sorted(chips)
-        ]
+        found = np.sort(self._tree.query(footprint, predicate="intersects"))
+        plan = ScenePlan(scene, self._parcels, pooling, chip_px)
+        for start in range(0, len(found), _PARCELS_AT_ONCE):
+            plan.place(found[start : start + _PARCELS_AT_ONCE])
+        self.seen.update(self._parcels[position].parcel_id for position in plan.positions)
+        return plan
 
     def unseen(self) -> list[Parcel]:
         """Parcels that no scene showed so far."""
         return [parcel for parcel in self._parcels if parcel.parcel_id not in self.seen]
 
-    def _in_view(self, scene: Image, footprint: shapely.Polygon) -> Iterator[Target]:
-        extent = shapely.box(*scene.bounds)
-        for position in sorted(self._tree.query(footprint, predicate="intersects")):
-            parcel = self._parcels[position]
-            if parcel.geometry is None or scene.crs is None:
-                continue
-            geometry = to_crs(parcel.geometry, scene.crs)
-            if geometry.intersection(extent).area > 0:
-                yield Target(parcel, geometry)
+
+class ScenePlan:
+    """The tiles of a scene that show parcels, row by row.
+
+    It keeps only which parcel is where; outlines are brought to the scene's reference system tile
+    by tile, so that a scene of half a million parcels takes little memory.
+    """
+
+    def __init__(
+        self, scene: Image, parcels: Sequence[Parcel], pooling: Pooling, chip_px: int
+    ) -> None:
+        self._scene = scene
+        self._parcels = parcels
+        self._pooling = pooling
+        self._chip_px = chip_px
+        self._whole: dict[Window, list[int]] = defaultdict(list)
+        self._views: dict[Window, list[tuple[int, tuple[Part, ...]]]] = defaultdict(list)
+        self._tiles: set[Window] = set()
+
+    def __len__(self) -> int:
+        """Tiles."""
+        return len(self._tiles)
+
+    def __iter__(self) -> Iterator[ChipPlan]:
+        """The tiles in the order of their rows, then columns."""
+        for tile in sorted(self._tiles):
+            yield self._tile(tile)
+
+    @property
+    def positions(self) -> Iterator[int]:
+        """Of the parcels that the scene shows, each once."""
+        for whole in self._whole.values():
+            yield from whole
+        for views in self._views.values():
+            yield from (position for position, _ in views)
+
+    @property
+    def parcels(self) -> list[Parcel]:
+        """Those that the scene shows."""
+        return [self._parcels[position] for position in self.positions]
+
+    def place(self, positions: IntArray) -> None:
+        """Find the tiles of some parcels; those that the scene does not show are left out."""
+        outlines = self._outlines(positions)
+        visible = shapely.intersection(outlines, shapely.box(*self._scene.bounds))
+        shown = shapely.area(visible) > 0
+        positions, visible = positions[shown], visible[shown]
+        if not len(positions):
+            return
+        boxes = _pixel_boxes(self._scene, visible)
+        if self._pooling == "image":
+            self._place_centered(positions, visible, boxes)
+        else:
+            self._place_on_grid(positions, visible, boxes)
+
+    def _place_centered(
+        self, positions: IntArray, visible: npt.NDArray[np.object_], boxes: FloatArray
+    ) -> None:
+        """A tile of its own for each parcel."""
+        for position, part, box in zip(positions.tolist(), visible, boxes, strict=True):
+            tile = _centered(self._scene, box, self._chip_px)
+            if not _shows(self._scene, tile, part):
+                # Parts far from each other, or a long bend: nothing lies in their middle.
+                inside = _pixel_boxes(self._scene, np.array([part.representative_point()]))[0]
+                tile = _centered(self._scene, inside, self._chip_px)
+            self._whole[tile].append(position)
+            self._tiles.add(tile)
+
+    def _place_on_grid(
+        self, positions: IntArray, visible: npt.NDArray[np.object_], boxes: FloatArray
+    ) -> None:
+        for number in np.flatnonzero((boxes[:, 1::2] - boxes[:, ::2] > MAX_VIEW_PX).any(axis=1)):
+            boxes[number] = _around(self._scene, visible[number], boxes[number])
+        rows = _Axis(self._scene.shape[0], self._chip_px)
+        columns = _Axis(self._scene.shape[1], self._chip_px)
+        down, across = rows.place(boxes[:, 0], boxes[:, 1]), columns.place(boxes[:, 2], boxes[:, 3])
+        for position, part, down_span, across_span in zip(
+            positions.tolist(), visible, down.tolist(), across.tolist(), strict=True
+        ):
+            parts = _parts(rows.cells(*down_span), columns.cells(*across_span))
+            if len(parts) > 1:
+                # A bend, or parts far from each other: not every tile around shows some of it.
+                shown = tuple(one for one in parts if _shows(self._scene, one.cell, part))
+                parts = shown or parts[:1]
+            if len(parts) == 1:
+                self._whole[parts[0].tile].append(position)
+            else:
+                self._views[min(one.tile for one in parts)].append((position, parts))
+            self._tiles.update(one.tile for one in parts)
+
+    def _tile(self, tile: Window) -> ChipPlan:
+        whole, views = self._whole.get(tile, []), self._views.get(tile, [])
+        targets = self._targets([*whole, *(position for position, _ in views)])
+        return ChipPlan(
+            tile.row,
+            tile.column,
+            tile.height,
+            tile.width,
+            targets[: len(whole)],
+            tuple(
+                View(target, _hull([part.tile for part in parts]), parts)
+                for target, (_, parts) in zip(targets[len(whole) :], views, strict=True)
+            ),
+        )
+
+    def _targets(self, positions: Sequence[int]) -> tuple[Target, ...]:
+        outlines = self._outlines(np.array(positions, dtype=np.int64))
+        return tuple(
+            Target(self._parcels[position], outline)
+            for position, outline in zip(positions, outlines, strict=True)
+        )
+
+    def _outlines(self, positions: IntArray) -> npt.NDArray[np.object_]:
+        """Parcels in the scene's reference system; empty where that does not reach."""
+        geometries = np.array([self._parcels[one].geometry for one in positions], dtype=object)
+        if self._scene.crs is None:
+            raise TypeError("a scene without a reference system shows no parcels")
+        transformer = _from_lon_lat(self._scene.crs.to_wkt())
+        moved: npt.NDArray[np.object_] = shapely.transform(
+            geometries, lambda points: np.column_stack(transformer.transform(*points.T))
+        )
+        lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
+        moved[lost] = shapely.Polygon()
+        return moved
 
 
-def _corners(
-    scene: Image, targets: Sequence[Target], pooling: Pooling, chip_px: int
-) -> list[tuple[int, int]]:
-    """First row and column of the chip for each parcel; the chip shows some of it."""
-    place = _centered_windows if pooling == "image" else _grid_windows
-    extent = shapely.box(*scene.bounds)
-    visible = [shapely.intersection(target.geometry, extent) for target in targets]
-    corners = place(scene, _pixel_boxes(scene, visible), chip_px)
-    for number, part in enumerate(visible):
-        if not _shows(scene, corners[number], part, chip_px):
-            # Parts far from each other, or a long bend: nothing lies in their middle.
-            inside = _pixel_boxes(scene, [part.representative_point()])
-            (corners[number],) = place(scene, inside, chip_px)
-    return corners
+class _Axis:
+    """The tiles along one axis of a scene, and the pixels that each of them owns.
+
+    Where neighbors overlap, each owns the half on its side: a parcel in several tiles is looked at
+    by the tile in which it is farther from the edge.
+    """
+
+    def __init__(self, length: int, chip_px: int) -> None:
+        self._size = min(length, chip_px)
+        self._origins = np.array(grid_origins(length, chip_px, stride_px(chip_px)))
+        ends = self._origins[:-1] + self._size
+        inner = (self._origins[1:] + ends) // 2
+        self._borders = np.concatenate([[0], inner, [length]])
+
+    def place(self, first: FloatArray, last: FloatArray) -> IntArray:
+        """First and last tile of intervals: one that holds all of it, else several.
+
+        Args:
+            first: Where each interval begins, in pixels, shape ``(n,)``.
+            last: Where it ends.
+
+        Returns:
+            Shape ``(n, 2)``; among tiles that hold all of it, the one centered nearest.
+        """
+        begins = first[:, None] + _ROUNDING_PX >= self._origins
+        ends = last[:, None] - _ROUNDING_PX <= self._origins + self._size
+        off_center = np.abs((first + last)[:, None] / 2 - (self._origins + self._size / 2))
+        nearest = np.where(begins & ends, off_center, np.inf)
+        held = np.isfinite(nearest).any(axis=1)
+        most = len(self._origins) - 1
+        inner = self._borders[1:-1]
+        low = np.searchsorted(inner, first + _ROUNDING_PX, side="right")
+        high = np.searchsorted(inner, last - _ROUNDING_PX, side="left")
+        spans = np.clip(np.column_stack([low, np.maximum(low, high)]), 0, most)
+        spans[held] = nearest[held].argmin(axis=1)[:, None]
+        return np.asarray(spans, dtype=np.int64)
+
+    def cells(self, low: int, high: int) -> list[tuple[int, int, int, int]]:
+        """First pixel and length of some tiles, and of what each counts where they are several."""
+        if low == high:
+            return [(int(self._origins[low]), self._size, int(self._origins[low]), self._size)]
+        return [
+            (
+                int(self._origins[one]),
+                self._size,
+                int(self._borders[one]),
+                int(self._borders[one + 1] - self._borders[one]),
+            )
+            for one in range(low, high + 1)
+        ]
 
 
-def _shows(scene: Image, corner: tuple[int, int], geometry: BaseGeometry, chip_px: int) -> bool:
-    row, column = corner
+def _parts(
+    rows: Sequence[tuple[int, int, int, int]], columns: Sequence[tuple[int, int, int, int]]
+) -> tuple[Part, ...]:
+    return tuple(
+        Part(Window(row, column, height, width), Window(top, left, high, wide))
+        for row, height, top, high in rows
+        for column, width, left, wide in columns
+    )
+
+
+def _hull(windows: Sequence[Window]) -> Window:
+    row, column = min(one.row for one in windows), min(one.column for one in windows)
+    bottom, right = max(one.bottom for one in windows), max(one.right for one in windows)
+    return Window(row, column, bottom - row, right - column)
+
+
+def _around(scene: Image, part: BaseGeometry, box: FloatArray) -> FloatArray:
+    """Of a parcel that is too large to be looked at whole, the pixels around a point inside."""
+    inside = _pixel_boxes(scene, np.array([part.representative_point()]))[0]
+    half = MAX_VIEW_PX / 2
+    low, high = box[[0, 0, 2, 2]], box[[1, 1, 3, 3]]
+    # A tile's length less, because the tiles at the ends reach beyond.
+    around: FloatArray = np.clip(inside + np.array([-1, 1, -1, 1]) * half, low, high)
+    return around
+
+
+def _shows(scene: Image, window: Window, geometry: BaseGeometry) -> bool:
     pixels = [
-        (column + x * chip_px, row + y * chip_px) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))
+        (window.column, window.row),
+        (window.right, window.row),
+        (window.right, window.bottom),
+        (window.column, window.bottom),
     ]
-    chip = shapely.Polygon([scene.transform @ pixel for pixel in pixels])
-    return bool(geometry.intersection(chip).area > 0)
+    outline = shapely.Polygon([scene.transform @ pixel for pixel in pixels])
+    return bool(geometry.intersection(outline).area > 0)
 
 
-def _pixel_boxes(scene: Image, geometries: Sequence[BaseGeometry]) -> npt.NDArray[np.float64]:
+def _pixel_boxes(scene: Image, geometries: npt.NDArray[np.object_]) -> FloatArray:
     """First and last row and column of each geometry within the scene, shape ``(n, 4)``."""
     to_pixels = ~scene.transform
-    boxes = np.empty((len(geometries), 4))
-    for number, geometry in enumerate(geometries):
-        points = shapely.get_coordinates(geometry)
-        columns = to_pixels.a * points[:, 0] + to_pixels.b * points[:, 1] + to_pixels.c
-        rows = to_pixels.d * points[:, 0] + to_pixels.e * points[:, 1] + to_pixels.f
-        boxes[number] = rows.min(), rows.max(), columns.min(), columns.max()
+    points, owners = shapely.get_coordinates(geometries, return_index=True)
+    columns = to_pixels.a * points[:, 0] + to_pixels.b * points[:, 1] + to_pixels.c
+    rows = to_pixels.d * points[:, 0] + to_pixels.e * points[:, 1] + to_pixels.f
+    starts = np.searchsorted(owners, np.arange(len(geometries)))
+    boxes = np.column_stack(
+        [
+            extreme.reduceat(values, starts)
+            for values in (rows, columns)
+            for extreme in (np.minimum, np.maximum)
+        ]
+    )
     height, width = scene.shape
-    return np.clip(boxes, 0, [height, height, width, width])
+    return np.asarray(np.clip(boxes, 0, [height, height, width, width]), dtype=np.float64)
 
 
-def _grid_windows(
-    scene: Image, boxes: npt.NDArray[np.float64], chip_px: int
-) -> list[tuple[int, int]]:
-    """The grid chip that holds most of each box; among equals, the one centered nearest."""
-    rows = _best_origins(boxes[:, 0], boxes[:, 1], scene.shape[0], chip_px)
-    columns = _best_origins(boxes[:, 2], boxes[:, 3], scene.shape[1], chip_px)
-    return list(zip(rows.tolist(), columns.tolist(), strict=True))
-
-
-def _best_origins(
-    first: npt.NDArray[np.float64], last: npt.NDArray[np.float64], length: int, chip_px: int
-) -> npt.NDArray[np.int64]:
-    """Along one axis, the origin of the grid chip for each interval, shape ``(n,)``."""
-    origins = np.array(grid_origins(length, chip_px))
-    held = np.minimum(last[:, None], origins + chip_px) - np.maximum(first[:, None], origins)
-    off_center = np.abs((first + last)[:, None] / 2 - (origins + chip_px / 2))
-    # Most of the parcel first; the distance only decides between chips that hold as much.
-    preference = np.round(held, 6) - off_center / (10 * max(length, chip_px)) * 1e-3
-    best: npt.NDArray[np.int64] = origins[preference.argmax(axis=1)]
-    return best
-
-
-def grid_origins(length: int, chip_px: int, stride_px: int = STRIDE_PX) -> list[int]:
+def grid_origins(length: int, chip_px: int, stride_px: int) -> list[int]:
     """Origins of chips along an axis of ``length`` pixels; the last chip ends at its end."""
     if length <= chip_px:
         return [0]
@@ -284,14 +514,9 @@ def grid_origins(length: int, chip_px: int, stride_px: int = STRIDE_PX) -> list[
     return [*range(0, last, stride_px), last]
 
 
-def _centered_windows(
-    scene: Image, boxes: npt.NDArray[np.float64], chip_px: int
-) -> list[tuple[int, int]]:
-    """A chip of its own for each box, centered on it as far as the scene reaches."""
-    height, width = scene.shape
-    corners: list[tuple[int, int]] = []
-    for top, bottom, left, right in boxes:
-        row = int(np.clip(round((top + bottom - chip_px) / 2), 0, max(0, height - chip_px)))
-        column = int(np.clip(round((left + right - chip_px) / 2), 0, max(0, width - chip_px)))
-        corners.append((row, column))
-    return corners
+def _centered(scene: Image, box: FloatArray, chip_px: int) -> Window:
+    """A tile centered on a box as far as the scene reaches."""
+    (height, width), (top, bottom, left, right) = scene.shape, box
+    row = int(np.clip(round((top + bottom - chip_px) / 2), 0, max(0, height - chip_px)))
+    column = int(np.clip(round((left + right - chip_px) / 2), 0, max(0, width - chip_px)))
+    return Window(row, column, min(height, chip_px), min(width, chip_px))

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,24 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
+from indexer.embedder import Embedded, Embedder, embed_ahead
 from indexer.embedding_space import PixelRecipe, Recipe, describe_space, notes_for, space_digest
-from indexer.encoders.base import Encoder
 from indexer.encoders.choice import open_croma, open_pixel_encoder
-from indexer.encoders.croma import BANDS, IMAGE_PX
+from indexer.encoders.croma import CromaEncoder, best_precision
 from indexer.encoders.pixel_encoder import PixelEncoder
 from indexer.errors import ImageryError, InvalidInputError
-from indexer.imagery.chip import Chip
+from indexer.findings import Findings
 from indexer.inputs import EmbeddingOptions, check_options, resolve_inputs
-from indexer.normalization import Normalization
 from indexer.pipeline import (
-    Findings,
     Inputs,
-    Prepared,
-    chips,
-    encode,
+    TileWork,
+    each_image,
     in_batches,
-    input_of,
     measure_normalization,
-    prepare,
+    recipe_of,
+    tile_works,
 )
+from indexer.preparing import Preparation, Prepared
 from indexer.progress import Progress, Silent
 from indexer.projection import MAX_ROWS_FOR_PCA, VECTOR_DIMENSIONS, Projection
 from indexer.settings import Settings
@@ -64,7 +63,7 @@ class EmbedReport:
     read: int
     """Images read."""
     chips: int
-    """Chips embedded."""
+    """Forward passes: one for each tile, however many parcels it serves."""
     skipped: list[Skipped]
     seconds: float
     """Reading to embeddings, without imports and loading of weights."""
@@ -105,10 +104,15 @@ def embed(
     check_suffix(out)
     check_options(options)
     pixels = open_pixel_encoder(options.encoder, options.device)
-    wanted = None if pixels is None else pixels.bands
-    inputs = resolve_inputs(imagery, options, findings, wanted)
+    inputs = resolve_inputs(
+        imagery, options, findings, None if pixels is None else pixels.bands, progress
+    )
     encoder = pixels or open_croma(
-        options.encoder, options.weights or settings.croma_weights, options.device
+        options.encoder,
+        options.weights or settings.croma_weights,
+        options.device,
+        options.precision or best_precision(options.device),
+        options.modality,
     )
     _check_dimensions(options.dimensions, encoder)
     encoder.load()
@@ -116,13 +120,17 @@ def embed(
     chosen = _recipe(encoder, inputs, options, progress)
     recipe = chosen.to_dict()
     rows: list[VectorRow] = []
+    embedder = Embedder(encoder)
     with growing_array(out) as embeddings:
-        work = _work(inputs, findings, progress, encoder, chosen)
-        chips_embedded = 0
-        for batch in in_batches(work, options.batch_size):
-            chips_embedded += len(batch)
-            _append(encoder, batch, embeddings, rows)
-            progress.advance(len(batch))
+        works = _work(
+            inputs,
+            findings,
+            progress,
+            Preparation(chosen, inputs.pooling, encoder.patches_per_side),
+        )
+        for embedded, tiles in embed_ahead(embedder, in_batches(works, options.batch_size)):
+            _append(embedded, embeddings, rows)
+            progress.advance(tiles)
         progress.finish()
         if not rows:
             reason = findings.skipped[0].reason if findings.skipped else "nothing to embed"
@@ -143,7 +151,7 @@ def embed(
         shape=(shape[0], shape[1]),
         space=about["space"],
         read=findings.read,
-        chips=chips_embedded,
+        chips=embedder.passes,
         skipped=findings.skipped,
         seconds=seconds,
         notes=[*notes_for(recipe), *findings.told],
@@ -151,25 +159,15 @@ def embed(
 
 
 def _recipe(
-    encoder: Encoder, inputs: Inputs, options: EmbedOptions, progress: Progress
+    encoder: CromaEncoder | PixelEncoder, inputs: Inputs, options: EmbedOptions, progress: Progress
 ) -> Recipe | PixelRecipe:
-    if isinstance(encoder, PixelEncoder):
-        return encoder.recipe(inputs.pooling)
-    normalization = Normalization.ssl4eo()
-    if options.normalization == "dataset":
-        normalization = measure_normalization(inputs, progress)
-    return Recipe(
-        encoder=encoder.name,
-        weights=encoder.weights,
-        bands=BANDS,
-        normalization=normalization,
-        pooling=inputs.pooling,
-        image_px=IMAGE_PX,
-        dimensions=encoder.dimensions,
-    )
+    recipe = recipe_of(encoder, inputs)
+    if options.normalization != "dataset" or isinstance(recipe, PixelRecipe):
+        return recipe
+    return replace(recipe, normalization=measure_normalization(inputs, progress))
 
 
-def _check_dimensions(dimensions: int | None, encoder: Encoder) -> None:
+def _check_dimensions(dimensions: int | None, encoder: CromaEncoder | PixelEncoder) -> None:
     if dimensions not in (None, VECTOR_DIMENSIONS, encoder.dimensions):
         raise InvalidInputError(
             f"--dimensions {dimensions}: {encoder.name} gives {encoder.dimensions}, which can be "
@@ -179,61 +177,54 @@ def _check_dimensions(dimensions: int | None, encoder: Encoder) -> None:
 
 
 def _work(
-    inputs: Inputs,
-    findings: Findings,
-    progress: Progress,
-    encoder: Encoder,
-    recipe: Recipe | PixelRecipe,
-) -> Iterator[tuple[FloatArray, list[Prepared], Chip]]:
-    for chip, plan in chips(inputs, findings, progress, "Embedding"):
-        prepared = prepare(chip, plan, inputs.pooling, encoder.patches_per_side, findings)
-        if isinstance(recipe, PixelRecipe):
-            prepared = _seen(chip, prepared, findings)
-        if prepared:
-            yield input_of(chip, recipe), prepared, chip
-        else:
-            progress.advance(1)
+    inputs: Inputs, findings: Findings, progress: Progress, preparation: Preparation
+) -> Iterator[TileWork]:
+    def wanted(prepared: list[Prepared]) -> list[Prepared]:
+        if preparation.patches is not None:
+            return prepared
+        return [one for one in prepared if _is_seen(one, findings)]
+
+    take = partial(
+        tile_works,
+        preparation=preparation,
+        findings=findings,
+        progress=progress,
+        wanted=wanted,
+        input_of=preparation.input_of,
+        also_clouded=True,
+    )
+    return each_image(inputs, findings, progress, "Embedding", take)
 
 
-def _seen(chip: Chip, prepared: Sequence[Prepared], findings: Findings) -> list[Prepared]:
-    """Those of which some pixel is seen; a window of nothing but clouds has no features."""
-    seen = []
-    for parcel in prepared:
-        if parcel.pooling_weights[chip.valid_mask].any():
-            seen.append(parcel)
-            continue
-        error = ImageryError(
-            f"{chip.source}: clouds hide all of {parcel.parcel.parcel_id}; use another image.",
-            kind="no-valid-pixels",
-        )
-        findings.skip(chip.source, error)
-    return seen
+def _is_seen(prepared: Prepared, findings: Findings) -> bool:
+    """Whether any pixel is seen; a window of nothing but clouds has no features."""
+    if prepared.state.valid_pixels > 0:
+        return True
+    source = prepared.seen.source
+    error = ImageryError(
+        f"{source}: clouds hide all of {prepared.parcel.parcel_id}; use another image.",
+        kind="no-valid-pixels",
+    )
+    findings.skip(source, error)
+    return False
 
 
-def _append(
-    encoder: Encoder,
-    batch: Sequence[tuple[FloatArray, list[Prepared], Chip]],
-    embeddings: GrowingArray,
-    rows: list[VectorRow],
-) -> None:
-    images, prepared, read = zip(*batch, strict=True)
-    for chip, parcels, vectors in zip(
-        read, prepared, encode(encoder, images, prepared), strict=True
-    ):
-        for parcel, vector in zip(parcels, vectors, strict=True):
-            embeddings.append(vector)
-            rows.append(_row(chip, parcel))
+def _append(embedded: Sequence[Embedded], embeddings: GrowingArray, rows: list[VectorRow]) -> None:
+    for one in embedded:
+        if one.embedding is not None:
+            embeddings.append(one.embedding)
+            rows.append(_row(one.prepared))
 
 
-def _row(chip: Chip, prepared: Prepared) -> VectorRow:
-    parcel = prepared.parcel
+def _row(prepared: Prepared) -> VectorRow:
+    parcel, seen = prepared.parcel, prepared.seen
     return VectorRow(
         collection=parcel.collection,
         parcel_id=parcel.parcel_id,
-        scene=chip.scene,
-        source=chip.source,
-        acquired_at=chip.acquired_at,
-        processing_baseline=chip.processing_baseline,
+        scene=seen.scene,
+        source=seen.source,
+        acquired_at=seen.acquired_at,
+        processing_baseline=seen.processing_baseline,
         crop_code=parcel.crop_code,
         crop_name=parcel.crop_name,
         area_m2=parcel.area_m2,

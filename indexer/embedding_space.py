@@ -9,11 +9,20 @@ from indexer.encoders.weights import Weights
 from indexer.imagery.spectral_bands import SpectralBand
 from indexer.normalization import Normalization
 from indexer.projection import Projection
+from indexer.sensors import Modality
 
 Pooling = Literal["image", "parcel"]
 
 SCALING = "(DN + offset) / 10000"
+RADAR_SCALING = "10 log10(power), dB"
 RESIZING = "bilinear, align_corners=False"
+
+
+_SCALINGS: dict[Modality, str] = {
+    "optical": SCALING,
+    "sar": RADAR_SCALING,
+    "joint": f"{SCALING}; {RADAR_SCALING}",
+}
 
 
 @dataclass(frozen=True)
@@ -29,18 +38,28 @@ class Recipe:
     dimensions: int
     """Length of an embedding before the projection."""
     precision: str = "fp32"
+    """Numbers that the network computes with: ``fp32``, ``bf16`` or ``int8``."""
+    modality: Modality = "optical"
+    tile_px: int | None = None
+    """Side of a tile in pixels of the scene, where parcels are found on scenes; smaller than
+    ``image_px`` where tiles are enlarged. None where an image is a parcel."""
+    stride_px: int | None = None
+    """Distance of neighboring tiles, likewise."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, every part of which belongs to the identity."""
         return {
             "encoder": self.encoder,
+            "modality": self.modality,
             "weights": _weights_dict(self.weights),
             "bands": list(self.bands),
-            "scaling": SCALING,
+            "scaling": _SCALINGS[self.modality],
             "resizing": RESIZING,
             "normalization": self.normalization.to_dict(),
             "pooling": self.pooling,
             "image_px": self.image_px,
+            "tile_px": self.tile_px,
+            "stride_px": self.stride_px,
             "dimensions": self.dimensions,
             "precision": self.precision,
         }
@@ -127,6 +146,9 @@ def describe_space(recipe: dict[str, Any], digest: str | None) -> dict[str, Any]
         "weights": recipe["weights"]["kind"],
         "normalization": recipe["normalization"]["name"],
         "pooling": recipe["pooling"],
+        # Spaces that are older than these words.
+        "modality": recipe.get("modality", "optical"),
+        "precision": recipe["precision"],
     }
 
 

@@ -1,31 +1,33 @@
-"""The way of a pixel, shared by ``reindex`` and ``embed``: images to chips to embeddings."""
+"""The way of a pixel, shared by ``reindex`` and ``embed``: images to tiles to what is embedded."""
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import shapely
-from affine import Affine
 
 from indexer.chipping import (
     ChipPlan,
     ParcelFinder,
-    Target,
-    count_windows,
+    ScenePlan,
+    Window,
     image_windows,
+    stride_px,
     whole_image,
 )
 from indexer.embedding_space import PixelRecipe, Pooling, Recipe
-from indexer.encoders.base import Encoder
-from indexer.encoders.croma import resize
-from indexer.encoders.pixel_encoder import pixel_input
-from indexer.errors import ImageryError, ParcelleError, ParcelsError
+from indexer.encoders.croma import IMAGE_PX, CromaEncoder
+from indexer.encoders.pixel_encoder import PixelEncoder
+from indexer.errors import ImageryError, ParcelsError
+from indexer.findings import Findings
 from indexer.imagery.chip import Chip
 from indexer.imagery.image import Image
+from indexer.imagery.joint import JointImage, JointReading
+from indexer.imagery.rasters import held_open
 from indexer.imagery.reader import ReadingOptions, Scene, baseline_doubt
-from indexer.imagery.sources import ImageSource
+from indexer.imagery.sources import ImageSource, Source
 from indexer.imagery.spectral_cube import SpectralImage
 from indexer.imagery.spectral_sources import (
     MOST_CHIP_VALUES,
@@ -33,34 +35,43 @@ from indexer.imagery.spectral_sources import (
     is_sentinel2,
     layer_bands,
 )
+from indexer.imagery.stac.item import StacSource, open_stac
 from indexer.normalization import Normalization
-from indexer.observation_state import (
-    INNER_BUFFER_M,
-    MAX_LOST_FRACTION,
-    ObservationState,
-    observe,
-)
-from indexer.parcels.coverage import coverage, covered_fraction, inner_buffer
 from indexer.parcels.parcel import Parcel
+from indexer.preparing import Preparation, Prepared
 from indexer.progress import Progress
-from indexer.skipped import Skipped
+from indexer.read_ahead import ReadAhead
 from indexer.statistics import BandStatistics
 
 FloatArray = npt.NDArray[np.float32]
 
-# Coverage is computed in float32; a pixel that is wholly inside may fall short of 1 by rounding.
-_WHOLE = 1 - 1e-5
-_MAX_DOUBTS = 20
-
-# Chips of one batch that wait in memory.
+# Tiles of one batch that wait in memory.
 _MOST_BATCH_BYTES = 2**28
+
+
+def open_scene(source: Source, options: ReadingOptions) -> Scene:
+    """Open an image of Sentinel-2 or Sentinel-1, from files or a catalog.
+
+    Raises:
+        ImageryError: If it cannot be used.
+    """
+    if isinstance(source, StacSource):
+        return open_stac(source, options)
+    return Scene.open(on_disk(source), options)
+
+
+def on_disk(source: Source) -> ImageSource:
+    """A source that is known to be files."""
+    if not isinstance(source, ImageSource):
+        raise TypeError(f"{source.location} is no file")
+    return source
 
 
 @dataclass(frozen=True)
 class Inputs:
     """Everything a run reads, resolved before any work begins."""
 
-    sources: Sequence[ImageSource]
+    sources: Sequence[Source]
     finder: ParcelFinder | None
     """The parcels to look for; None where each image, or each window, is a parcel."""
     parcels_source: str
@@ -69,23 +80,30 @@ class Inputs:
     pooling: Pooling
     reading: ReadingOptions
     chip_px: int
+    """Side of a tile in pixels of a scene."""
     spectral: SpectralReading | None = None
     """How images are read for an encoder of bands of its own; None reads ``reading``."""
+    joint: JointReading | None = None
+    """How optical images are read with the radar of their days; None reads one instrument."""
     windows_px: int | None = None
     """Side of the windows that images are cut into; None takes each image as one."""
+    named: Container[str] = frozenset()
+    """The ids of all parcels that the source names, also of those that cannot be used."""
 
-    def open(self, source: ImageSource) -> Image:
+    def open(self, source: Source) -> Image:
         """Open an image as the encoder needs it.
 
         Raises:
             ImageryError: If it cannot be used.
         """
-        if self.spectral is None:
-            return Scene.open(source, self.reading)
-        return self.spectral.open(source)
+        if self.joint is not None:
+            return self.joint.open(source)
+        if self.spectral is not None:
+            return self.spectral.open(on_disk(source))
+        return open_scene(source, self.reading)
 
-    def plan(self, image: Image) -> list[ChipPlan]:
-        """The chips of an image.
+    def plan(self, image: Image) -> list[ChipPlan] | ScenePlan:
+        """The tiles of an image.
 
         Raises:
             ImageryError: If it has no place for parcels (``no-crs``), or a chip would be too large
@@ -101,130 +119,184 @@ class Inputs:
         return plans
 
 
-@dataclass
-class Findings:
-    """What a run met on its way."""
-
-    read: int = 0
-    """Images whose pixels were read."""
-    skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    remarks: dict[str, list[str]] = field(default_factory=dict)
-    """What is to be known of images, each with their names."""
-
-    def skip(self, source: str, error: ParcelleError) -> None:
-        """Note what was left out, and why."""
-        self.skipped.append(Skipped.from_error(source, error))
-
-    def doubt(self, note: str | None) -> None:
-        """Note what seems wrong but was done as told."""
-        if note is None or note in self.notes or len(self.notes) > _MAX_DOUBTS:
-            return
-        if len(self.notes) == _MAX_DOUBTS:
-            note = "More images raise the same doubts; they are not listed."
-        self.notes.append(note)
-
-    def remark(self, source: ImageSource, notes: Iterable[str]) -> None:
-        """Note what is to be known of an image; what many share is told once."""
-        for note in notes:
-            self.remarks.setdefault(note, []).append(source.name)
-
-    @property
-    def told(self) -> list[str]:
-        """All notes, as sentences."""
-        return [
-            *self.notes,
-            *(
-                f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}."
-                for note, names in self.remarks.items()
-            ),
-        ]
-
-
 @dataclass(frozen=True)
-class Prepared:
-    """One parcel in one chip, ready to be embedded."""
+class TileWork:
+    """One tile on its way to the encoder."""
 
-    parcel: Parcel
-    state: ObservationState
-    pooling_weights: FloatArray
-    """Share of each patch that counts, shape ``(patches, patches)``, or of each pixel of the chip
-    where these are the patches."""
-    fingerprint: str
-    """SHA-256 of the chip's pixels and of the part of them that is the parcel."""
-
-    @property
-    def embeddable(self) -> bool:
-        """Whether enough of the parcel is seen for a vector to describe it, and not the clouds."""
-        return self.state.valid_fraction > 1 - MAX_LOST_FRACTION
+    image: FloatArray
+    """The encoder's input; empty where nothing in it is to be embedded."""
+    jobs: Sequence[tuple[Prepared, FloatArray]]
+    """The parcels that it contributes to, each with the weights of its patches."""
+    clouded: Sequence[Prepared]
+    """Parcels that begin here of which too little is seen for an embedding."""
 
 
-def chips(
-    inputs: Inputs, findings: Findings, progress: Progress, task: str
-) -> Iterator[tuple[Chip, ChipPlan]]:
-    """Read every chip of every image, one at a time; an unusable image is skipped by name.
+class Opened:
+    """An image with its plan, and the reading of its tiles."""
 
-    Yields:
-        The chip and the plan that names its parcels; whoever takes them reports the progress.
-        Pixels are read window by window, so that memory does not grow with the size or the
-        number of images.
+    def __init__(self, image: Image, plan: list[ChipPlan] | ScenePlan, findings: Findings) -> None:
+        self.image = image
+        self.plan = plan
+        self.begun = 0
+        """Tiles that were looked at so far."""
+        self._findings = findings
+        self._looked = False
+        self._ahead: ReadAhead | None = None
+
+    def tiles(self) -> Iterator[ChipPlan]:
+        """The tiles one by one; those on a server are read before they are asked for."""
+        if not (isinstance(self.image, Scene | JointImage) and self.image.is_remote):
+            for plan in self.plan:
+                self.begun += 1
+                yield plan
+            return
+        with ReadAhead(self._read) as self._ahead:
+            for plan in self._ahead.through(self.plan):
+                self.begun += 1
+                yield plan
+        self._ahead = None
+
+    def _read(self, window: Window) -> Chip:
+        return self.image.read(window.row, window.column, window.height, window.width)
+
+    def read(self, window: Window) -> Chip:
+        """The pixels of a window.
+
+        Raises:
+            ImageryError: If they cannot be read.
+        """
+        chip = self._read(window) if self._ahead is None else self._ahead.take(window)
+        if isinstance(self.image, SpectralImage):
+            chip = replace(chip, layer_bands=layer_bands(self.image))
+        if not self._looked:
+            self._look_at(chip)
+        return chip
+
+    def _look_at(self, chip: Chip) -> None:
+        """Note what the first chip of an image, or its header, gives to think."""
+        self._looked = True
+        if isinstance(self.image, SpectralImage):
+            self._findings.remark(self.image.source, self.image.notes)
+        if not isinstance(self.image, SpectralImage) or is_sentinel2(self.image):
+            self._findings.doubt(baseline_doubt(chip))
+
+
+Taken = TypeVar("Taken")
+
+
+def each_image(
+    inputs: Inputs,
+    findings: Findings,
+    progress: Progress,
+    task: str,
+    take: Callable[[Opened], Iterator[Taken]],
+) -> Iterator[Taken]:
+    """Open every image, one at a time, and yield what ``take`` makes of it.
+
+    An image that cannot be used, or not to its end, is skipped by name. Pixels are read window by
+    window, so that memory does not grow with the size or the number of images.
     """
-    expected = [_expected_chips(source, inputs) for source in inputs.sources]
-    progress.start(task, sum(expected))
-    names: dict[str, ImageSource] = {}
-    for source, left in zip(inputs.sources, expected, strict=True):
+    steps = _Steps(progress, task, len(inputs.sources))
+    names: dict[str, Source] = {}
+    for source in inputs.sources:
+        opened = None
         try:
-            image = inputs.open(source)
-            _refuse_duplicate(source, names)
-            empty = 0
-            for number, plan in enumerate(inputs.plan(image)):
-                chip = _read(image, plan)
-                if number == 0:
-                    _look_at(image, chip, findings)
-                if inputs.windows_px is not None and not chip.data_mask.any():
-                    empty += 1
-                    progress.advance(1)
-                else:
-                    yield chip, plan
-                left -= 1
+            with held_open():
+                image = inputs.open(source)
+                _refuse_duplicate(source, names)
+                opened = Opened(image, inputs.plan(image), findings)
+                steps.opened(len(opened.plan))
+                yield from take(opened)
             findings.read += 1
-            if empty:
-                findings.remark(source, [f"{empty} windows without data are left out"])
         except ImageryError as error:
-            findings.skip(str(source.path), error)
-            progress.advance(left)
+            findings.skip(source.location, error)
+            steps.skipped(opened)
     # Where no image could be read, none can say what lies outside of it.
     if inputs.finder is not None and findings.read:
         for parcel in inputs.finder.unseen():
             findings.skip(f"{inputs.parcels_source}#{parcel.parcel_id}", _outside(parcel))
 
 
-def _expected_chips(source: ImageSource, inputs: Inputs) -> int:
-    """Chips that an image will take, told by its headers; 1 for one that will be skipped."""
-    if inputs.finder is None and inputs.windows_px is None:
-        return 1
-    try:
-        image = inputs.open(source)
-        if inputs.windows_px is not None:
-            return count_windows(image, inputs.windows_px)
-        return len(inputs.plan(image))
-    except ImageryError:
-        return 1
+class _Steps:
+    """Tells the progress how many tiles there will be, as far as images are open."""
+
+    def __init__(self, progress: Progress, task: str, images: int) -> None:
+        self._progress = progress
+        self._images, self._opened, self._tiles = images, 0, 0
+        progress.start(task, images)
+
+    def opened(self, tiles: int) -> None:
+        """One more image is open."""
+        self._opened += 1
+        self._tiles += tiles
+        self._expect()
+
+    def skipped(self, opened: Opened | None) -> None:
+        """The rest of an image is left out."""
+        if opened is None:
+            self._images -= 1
+        else:
+            self._tiles -= len(opened.plan) - opened.begun
+        self._expect()
+
+    def _expect(self) -> None:
+        # Images that are not open yet will be like those that are.
+        each = max(1.0, self._tiles / max(1, self._opened))
+        self._progress.expect(self._tiles + round(each * (self._images - self._opened)))
 
 
-def _read(image: Image, plan: ChipPlan) -> Chip:
-    chip = image.read(plan.row, plan.column, plan.height, plan.width)
-    if isinstance(image, SpectralImage):
-        return replace(chip, layer_bands=layer_bands(image))
-    return chip
+def tile_works(
+    opened: Opened,
+    preparation: Preparation,
+    findings: Findings,
+    progress: Progress,
+    wanted: Callable[[list[Prepared]], list[Prepared]],
+    input_of: Callable[[Chip], FloatArray],
+    *,
+    also_clouded: bool = False,
+) -> Iterator[TileWork]:
+    """What there is to embed of an image, tile by tile.
 
-
-def _look_at(image: Image, chip: Chip, findings: Findings) -> None:
-    """Note what the first chip of an image, or its header, gives to think."""
-    if isinstance(image, SpectralImage):
-        findings.remark(image.source, image.notes)
-    if not isinstance(image, SpectralImage) or is_sentinel2(image):
-        findings.doubt(baseline_doubt(chip))
+    Args:
+        opened: The image.
+        preparation: How chips are prepared.
+        findings: Receives what is skipped.
+        progress: Is told of tiles with nothing to do; whoever takes the others reports them.
+        wanted: Chooses among the parcels of a tile, as they were prepared.
+        input_of: Makes the encoder's input of a tile.
+        also_clouded: Embed also what clouds hide for the most part.
+    """
+    pending: dict[Window, list[tuple[Prepared, FloatArray]]] = defaultdict(list)
+    empty = 0
+    for plan in opened.tiles():
+        chip = opened.read(plan.window) if plan.targets else None
+        if chip is not None and plan.is_window and not chip.data_mask.any():
+            empty += 1
+            progress.advance(1)
+            continue
+        begun: list[Prepared] = []
+        for view in plan.views:
+            prepared = preparation.view(opened.read(view.window), view, findings)
+            begun += [] if prepared is None else [prepared]
+        if chip is not None:
+            begun += preparation.parcels(chip, plan.window, plan.targets, findings)
+        clouded: list[Prepared] = []
+        for prepared in wanted(begun) if begun else []:
+            if not prepared.embeddable and not also_clouded:
+                clouded.append(prepared)
+                continue
+            for tile, weights in prepared.parts:
+                pending[tile].append((prepared, weights))
+        jobs = pending.pop(plan.window, [])
+        if not jobs and not clouded:
+            progress.advance(1)
+            continue
+        image = np.empty(0, np.float32)
+        if jobs:
+            image = input_of(opened.read(plan.window) if chip is None else chip)
+        yield TileWork(image, jobs, clouded)
+    if empty:
+        findings.remark(opened.image.source, [f"{empty} windows without data are left out"])
 
 
 def _check_values(image: Image, plan: ChipPlan) -> None:
@@ -236,14 +308,14 @@ def _check_values(image: Image, plan: ChipPlan) -> None:
     bands = len(image.bands) if isinstance(image, SpectralImage) else 1
     if plan.height * plan.width * bands > MOST_CHIP_VALUES:
         raise ImageryError(
-            f"{image.source.path}: {plan.height} x {plan.width} px of {bands} bands are too much "
-            f"to be looked at at once (at most {MOST_CHIP_VALUES:,} values); cut it into smaller "
-            "windows with --windows.",
+            f"{image.source.location}: {plan.height} x {plan.width} px of {bands} bands are too "
+            f"much to be looked at at once (at most {MOST_CHIP_VALUES:,} values); cut it into "
+            "smaller windows with --windows.",
             kind="too-large",
         )
 
 
-def _refuse_duplicate(source: ImageSource, names: dict[str, ImageSource]) -> None:
+def _refuse_duplicate(source: Source, names: dict[str, Source]) -> None:
     """Names become parcel ids and scenes, so the first usable image of a name stands.
 
     Raises:
@@ -252,8 +324,8 @@ def _refuse_duplicate(source: ImageSource, names: dict[str, ImageSource]) -> Non
     kept = names.setdefault(source.name, source)
     if kept is not source:
         raise ImageryError(
-            f"{source.path}: its name {source.name!r} is also that of {kept.path}, which was "
-            "taken; rename one, or reindex them into two collections.",
+            f"{source.location}: its name {source.name!r} is also that of {kept.location}, which "
+            "was taken; rename one, or reindex them into two collections.",
             kind="duplicate-id",
         )
 
@@ -265,122 +337,40 @@ def _outside(parcel: Parcel) -> ParcelsError:
     )
 
 
-def prepare(
-    chip: Chip, plan: ChipPlan, pooling: Pooling, patches: int | None, findings: Findings
-) -> list[Prepared]:
-    """Observe the chip's parcels and weigh their patches; those without any data are skipped.
-
-    Args:
-        chip: The pixels.
-        plan: Its parcels.
-        pooling: What counts for a parcel's embedding.
-        patches: Along one side of the chip; None takes each pixel as one.
-        findings: Receives what is skipped.
-    """
-    pixels = _pixel_digest(chip)
-    prepared: list[Prepared] = []
-    for target in plan.targets:
-        state = _observe(chip, target)
-        weights = _pooling_weights(chip, target, pooling, patches)
-        if state.data_fraction == 0 or not weights.any():
-            findings.skip(*_no_data(chip, target))
-            continue
-        digest = pixels.copy()
-        digest.update(weights.tobytes())
-        if target.geometry is not None:
-            digest.update(shapely.to_wkb(target.geometry))
-        prepared.append(Prepared(target.parcel, state, weights, digest.hexdigest()))
-    return prepared
-
-
-def _observe(chip: Chip, target: Target) -> ObservationState:
-    if target.geometry is None:
-        everywhere = np.ones(chip.shape, dtype=np.float32)
-        return observe(chip, everywhere, whole_pixels=everywhere > 0, covered_fraction=1.0)
-    if chip.crs is None:
-        raise TypeError("a parcel with a geometry needs a chip with a CRS")
-    core = inner_buffer(target.geometry, chip.crs, INNER_BUFFER_M)
-    return observe(
-        chip,
-        coverage(target.geometry, chip.transform, chip.shape),
-        whole_pixels=coverage(core, chip.transform, chip.shape) >= _WHOLE,
-        covered_fraction=covered_fraction(target.geometry, chip.bounds),
+def recipe_of(encoder: CromaEncoder | PixelEncoder, inputs: Inputs) -> Recipe | PixelRecipe:
+    """How images become embeddings in a run, with the normalization that is usual for it."""
+    if isinstance(encoder, PixelEncoder):
+        return encoder.recipe(inputs.pooling)
+    on_scenes = inputs.finder is not None
+    return Recipe(
+        encoder=encoder.name,
+        weights=encoder.weights,
+        bands=encoder.bands,
+        normalization=Normalization.ssl4eo(encoder.modality),
+        pooling=inputs.pooling,
+        image_px=IMAGE_PX,
+        dimensions=encoder.dimensions,
+        precision=encoder.precision,
+        modality=encoder.modality,
+        tile_px=inputs.chip_px if on_scenes else None,
+        stride_px=stride_px(inputs.chip_px) if on_scenes else None,
     )
-
-
-def _pooling_weights(
-    chip: Chip, target: Target, pooling: Pooling, patches: int | None
-) -> FloatArray:
-    shape = chip.shape if patches is None else (patches, patches)
-    if target.geometry is None or pooling == "image":
-        return np.ones(shape, dtype=np.float32)
-    height, width = chip.shape
-    to_patches = chip.transform @ Affine.scale(width / shape[1], height / shape[0])
-    return coverage(target.geometry, to_patches, shape)
-
-
-def _pixel_digest(chip: Chip) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    digest.update(",".join(chip.bands).encode())
-    digest.update(np.ascontiguousarray(chip.reflectance).tobytes())
-    digest.update(np.ascontiguousarray(chip.valid_mask).tobytes())
-    return digest
-
-
-def _no_data(chip: Chip, target: Target) -> tuple[str, ImageryError]:
-    what = "every pixel" if target.geometry is None else f"parcel {target.parcel.parcel_id}"
-    return chip.source, ImageryError(
-        f"{chip.source}: {what} is nodata (0, NaN or the declared value) in at least one band; "
-        "use an image with data there.",
-        kind="no-valid-pixels",
-    )
-
-
-def encoder_input(chip: Chip, normalization: Normalization, image_px: int) -> FloatArray:
-    """A chip as the encoder takes it.
-
-    Returns:
-        Shape ``(band, image_px, image_px)``: the normalization's bands in its order, gaps filled
-        with the stored mean, resized, normalized.
-    """
-    reflectance = normalization.fill_gaps(chip.stack(normalization.bands))
-    normalized: FloatArray = normalization.apply(resize(reflectance[None], image_px))[0]
-    return normalized
-
-
-def input_of(chip: Chip, recipe: Recipe | PixelRecipe) -> FloatArray:
-    """A chip as the encoder of a recipe takes it."""
-    if isinstance(recipe, PixelRecipe):
-        return pixel_input(chip)
-    return encoder_input(chip, recipe.normalization, recipe.image_px)
-
-
-def encode(
-    encoder: Encoder, images: Sequence[FloatArray], prepared: Sequence[Sequence[Prepared]]
-) -> list[list[FloatArray]]:
-    """Embed the parcels of several chips in one forward pass.
-
-    Args:
-        encoder: The network.
-        images: One input for each chip, as ``input_of`` gives it.
-        prepared: The parcels of each chip, at least one.
-
-    Returns:
-        For each chip the embedding of each of its parcels, shape ``(d,)``.
-    """
-    weights = [np.stack([parcel.pooling_weights for parcel in chip]) for chip in prepared]
-    return [list(rows) for rows in encoder.encode(images, weights)]
 
 
 def measure_normalization(inputs: Inputs, progress: Progress) -> Normalization:
-    """Z-score statistics over the valid pixels of all chips, in one streaming pass.
+    """Z-score statistics over the valid pixels of all tiles, in one streaming pass.
 
     Raises:
         ImageryError: If no image has a valid pixel (``no-valid-pixels``).
     """
     statistics = BandStatistics.empty(inputs.reading.wanted)
+
+    def chips(opened: Opened) -> Iterator[Chip]:
+        for plan in opened.tiles():
+            yield opened.read(plan.window)
+
     # The pass that embeds will meet the same unusable images again, and names them.
-    for chip, _ in chips(inputs, Findings(), progress, "Measuring statistics"):
+    for chip in each_image(inputs, Findings(), progress, "Measuring statistics", chips):
         statistics.update(chip.reflectance[:, chip.valid_mask])
         progress.advance(1)
     progress.finish()
@@ -393,18 +383,16 @@ def measure_normalization(inputs: Inputs, progress: Progress) -> Normalization:
     return Normalization.dataset(inputs.reading.wanted, statistics.mean, statistics.std)
 
 
-def in_batches(
-    items: Iterable[tuple[FloatArray, list[Prepared], Chip]], size: int
-) -> Iterator[list[tuple[FloatArray, list[Prepared], Chip]]]:
-    """Group chips so that each group is one forward pass of at most ``size`` chips.
+def in_batches(works: Iterable[TileWork], size: int) -> Iterator[list[TileWork]]:
+    """Group tiles so that each group is at most ``size`` forward passes.
 
     Groups of large chips are smaller, so that they fit into memory.
     """
-    batch: list[tuple[FloatArray, list[Prepared], Chip]] = []
+    batch: list[TileWork] = []
     held = 0
-    for item in items:
-        batch.append(item)
-        held += item[2].reflectance.nbytes
+    for work in works:
+        batch.append(work)
+        held += work.image.nbytes
         if len(batch) == size or held >= _MOST_BATCH_BYTES:
             yield batch
             batch, held = [], 0

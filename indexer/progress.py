@@ -6,8 +6,17 @@ from typing import Protocol
 class Progress(Protocol):
     """Receives how far a task has come."""
 
-    def start(self, task: str, total: int) -> None:
-        """A task begins; ``total`` is the number of steps that it takes, such as chips."""
+    def start(self, task: str, total: int, unit: str | None = None) -> None:
+        """A task begins.
+
+        Args:
+            task: What is done.
+            total: Steps that it takes, such as tiles.
+            unit: What its steps are called, in the plural; None where that is known.
+        """
+
+    def expect(self, total: int) -> None:
+        """The number of steps is known better than at the start."""
 
     def rename(self, task: str) -> None:
         """What is being done has another name for now."""
@@ -22,8 +31,11 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, task: str, total: int) -> None:
+    def start(self, task: str, total: int, unit: str | None = None) -> None:
         """Ignore the beginning."""
+
+    def expect(self, total: int) -> None:
+        """Ignore the number."""
 
     def rename(self, task: str) -> None:
         """Ignore the name."""

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine
 
+from indexer.blocks import BlockWork
 from indexer.catalog.database import (
     connect,
     database_exists,
@@ -34,6 +36,7 @@ from indexer.catalog.reading import (
     has_embeddings,
     kept_embeddings,
     known_observations,
+    parcels_gone,
     rows_without_vector,
 )
 from indexer.catalog.writing import (
@@ -48,35 +51,53 @@ from indexer.catalog.writing import (
     save_parcels,
     set_vectors,
 )
+from indexer.chipping import ChipPlan
 from indexer.clusters.assigning import assign_new_vectors
-from indexer.embedding_space import PixelRecipe, Recipe, describe_space, notes_for, space_digest
-from indexer.encoders.base import Encoder
+from indexer.embedder import Embedded, Embedder, embed_ahead
+from indexer.embedding_space import (
+    PixelRecipe,
+    Recipe,
+    describe_space,
+    notes_for,
+    space_digest,
+)
+from indexer.encoders.agreement import measure_agreement
 from indexer.encoders.choice import open_croma, open_pixel_encoder
-from indexer.encoders.croma import BANDS, IMAGE_PX
+from indexer.encoders.croma import CromaEncoder, Precision, best_precision
 from indexer.encoders.pixel_encoder import PixelEncoder
+from indexer.errors import InvalidInputError
+from indexer.findings import Findings
 from indexer.generations.manifest import Manifest
-from indexer.generations.store import build_generation, is_current
+from indexer.generations.store import Additions, build_generation, is_current
 from indexer.imagery.chip import Chip
+from indexer.imagery.sources import Source
 from indexer.inputs import EmbeddingOptions, check_options, resolve_inputs
 from indexer.lock import only_writer
 from indexer.normalization import Normalization
+from indexer.parcels.parcel import Parcel
 from indexer.pipeline import (
-    Findings,
     Inputs,
-    Prepared,
-    chips,
-    encode,
+    TileWork,
+    each_image,
     in_batches,
-    input_of,
     measure_normalization,
-    prepare,
+    recipe_of,
+    tile_works,
 )
+from indexer.preparing import Preparation, Prepared
 from indexer.progress import Progress, Silent
 from indexer.projection import MAX_ROWS_FOR_PCA, Projection
+from indexer.ray_cluster import RayCluster, embed_on_cluster
 from indexer.settings import Settings
 from indexer.skipped import Skipped
 
 FloatArray = npt.NDArray[np.float32]
+
+# Tiles of a run that are held against fp32: enough for the nearest neighbors of their parcels, and
+# no more than one in so many of the run's.
+_MOST_SAMPLED, _LEAST_SAMPLED, _SAMPLED_PART = 16, 4, 50
+# Passes that a dry run times, after one that warms up.
+_TRIED_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -87,6 +108,10 @@ class ReindexOptions(EmbeddingOptions):
     """Embed everything again, in a space whose projection is fitted anew."""
     dry_run: bool = False
     """Only say what would be done."""
+    prune: bool = False
+    """Retire parcels that the source does not name any more."""
+    ray: str | None = None
+    """Address of a Ray cluster that embeds; None embeds in this process."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +127,7 @@ class ReindexReport:
     embedded: int
     """Observations embedded (or to be embedded, in a dry run)."""
     chips: int
-    """Forward passes' worth of chips that took."""
+    """Forward passes that took: one for each tile, however many parcels it serves."""
     unchanged: int
     """Observations that were there already, pixel for pixel."""
     clouded: int
@@ -112,11 +137,19 @@ class ReindexReport:
     """Parcels of the collection now."""
     observations: int
     """Observations of the collection now."""
+    retired: int
+    """Parcels that the source does not name any more, and that ``prune`` took out."""
     seconds: float
     """Reading to committed rows, without imports, loading of weights and building the index."""
+    network_seconds: float
+    """Those among them in which the network computed."""
+    estimated_seconds: float | None
+    """What a run would take, of a dry run: a few passes were tried."""
     recall_at_10: float | None
     projection_recall_at_10: float | None
     projection: str | None
+    precision_agreement: dict[str, Any] | None
+    """How well the space's precision agrees with fp32; None for fp32."""
     notes: list[str]
     dry_run: bool = False
 
@@ -124,7 +157,8 @@ class ReindexReport:
         """JSON form."""
         fields = dict(self.__dict__)
         fields["skipped"] = [skipped.to_dict() for skipped in self.skipped]
-        fields["seconds"] = round(self.seconds, 3)
+        for name in ("seconds", "network_seconds", "estimated_seconds"):
+            fields[name] = None if fields[name] is None else round(fields[name], 3)
         return fields
 
 
@@ -152,10 +186,15 @@ def reindex(
     findings = Findings()
     check_options(options)
     pixels = open_pixel_encoder(options.encoder, options.device)
-    wanted = None if pixels is None else pixels.bands
-    inputs = resolve_inputs(imagery, options, findings, wanted)
+    inputs = resolve_inputs(
+        imagery, options, findings, None if pixels is None else pixels.bands, progress
+    )
     encoder = pixels or open_croma(
-        options.encoder, options.weights or settings.croma_weights, options.device
+        options.encoder,
+        options.weights or settings.croma_weights,
+        options.device,
+        options.precision or _usual_precision(settings, options),
+        options.modality,
     )
     if options.dry_run and not database_exists(settings):
         return _Run(settings, None, options, inputs, encoder, findings, progress).dry()
@@ -175,6 +214,23 @@ def reindex(
         engine.dispose()
 
 
+def _usual_precision(settings: Settings, options: ReindexOptions) -> Precision:
+    """That of the collection's vectors, so that new ones meet them, else the device's best."""
+    if database_exists(settings):
+        engine = connect(settings)
+        try:
+            if schema_status(engine) == "current":
+                with engine.connect() as connection:
+                    space = collection_space(connection, options.collection)
+                recipe = {} if space is None else space.recipe
+                if recipe.get("encoder") == options.encoder:
+                    kept: Precision = recipe["precision"]
+                    return kept
+        finally:
+            engine.dispose()
+    return best_precision(options.device)
+
+
 class _Run:
     """The state of one reindex on its way from images to a generation."""
 
@@ -184,7 +240,7 @@ class _Run:
         engine: Engine | None,
         options: ReindexOptions,
         inputs: Inputs,
-        encoder: Encoder,
+        encoder: CromaEncoder | PixelEncoder,
         findings: Findings,
         progress: Progress,
     ) -> None:
@@ -196,11 +252,14 @@ class _Run:
         self.weights = encoder.weights
         self.findings = findings
         self.progress = progress
-        self.embedded = self.chips = self.unchanged = self.clouded = 0
+        self.embedder = Embedder(encoder)
+        self.embedded = self.unchanged = self.clouded = self.retired = 0
         self.loading_s = 0.0
         self.collection_id = self._find_collection()
         self.recipe = self._recipe()
+        self.preparation = Preparation(self.recipe, inputs.pooling, encoder.patches_per_side)
         self.space = self._find_space()
+        self.sample: list[TileWork] = []
 
     @property
     def engine(self) -> Engine:
@@ -227,18 +286,8 @@ class _Run:
             )
 
     def _recipe(self) -> Recipe | PixelRecipe:
-        if isinstance(self.encoder, PixelEncoder):
-            return self.encoder.recipe(self.inputs.pooling)
-        recipe = Recipe(
-            encoder=self.encoder.name,
-            weights=self.weights,
-            bands=BANDS,
-            normalization=Normalization.ssl4eo(),
-            pooling=self.inputs.pooling,
-            image_px=IMAGE_PX,
-            dimensions=self.encoder.dimensions,
-        )
-        if self.options.normalization != "dataset":
+        recipe = recipe_of(self.encoder, self.inputs)
+        if self.options.normalization != "dataset" or isinstance(recipe, PixelRecipe):
             return recipe
         return replace(recipe, normalization=self._dataset_normalization(recipe))
 
@@ -267,124 +316,148 @@ class _Run:
     def complete(self) -> ReindexReport:
         """Embed, freeze the projection, publish."""
         started = time.monotonic()
-        for batch in in_batches(self._work(), self.options.batch_size):
-            self._commit(batch)
-            self.progress.advance(len(batch))
-            # Or these chips would stay in memory while the next batch is read.
-            del batch
+        if self.options.ray is None:
+            batches = in_batches(self._work(), self.options.batch_size)
+            for embedded, tiles in embed_ahead(self.embedder, batches):
+                self._store(embedded)
+                self.progress.advance(tiles)
+        else:
+            self._embed_on_cluster(self.options.ray)
         self.progress.finish()
         seconds = time.monotonic() - started - self.loading_s
         return self._report(self._publish(), seconds)
 
     def dry(self) -> ReindexReport:
-        """Go through all pixels, but embed and write nothing."""
+        """Go through all pixels, but embed and write nothing, save for a few passes to time."""
         started = time.monotonic()
-        for _, prepared, _ in self._work():
-            self._count(prepared)
+        passes, trial = 0, Embedder(self.encoder)
+        for work in self._work():
+            passes += bool(work.jobs)
+            self.clouded += len(work.clouded)
+            if work.image.size:
+                trial.embed([work])
+                if trial.passes == 1:
+                    # The first takes longer than those that follow.
+                    trial.seconds = 0.0
             self.progress.advance(1)
         self.progress.finish()
-        return self._report(None, time.monotonic() - started)
+        self._count_gone()
+        seconds = time.monotonic() - started - self.loading_s
+        timed = max(1, trial.passes - 1)
+        # Reading goes on while the network computes.
+        estimate = max(seconds - trial.seconds, passes * trial.seconds / timed)
+        self.embedder.passes = passes
+        return self._report(None, seconds, estimate)
 
-    def _work(self) -> Iterator[tuple[FloatArray, list[Prepared], Chip]]:
-        """Chips with the parcels in them that are new or changed."""
-        for chip, plan in chips(self.inputs, self.findings, self.progress, "Embedding"):
-            prepared = prepare(
-                chip,
-                plan,
-                self.inputs.pooling,
-                self.encoder.patches_per_side,
-                self.findings,
-            )
-            known = self._known(chip.scene, prepared)
-            changed: list[Prepared] = []
-            unchanged: list[Prepared] = []
-            for parcel in prepared:
-                same = _same(parcel, known.get(parcel.parcel.parcel_id))
-                (unchanged if same else changed).append(parcel)
-            if unchanged:
-                self._keep(chip, unchanged, known)
-            if changed:
-                yield self._image(chip, changed), changed, chip
-            else:
-                self.progress.advance(1)
+    def _work(self) -> Iterator[TileWork]:
+        """Tiles with the parcels in them that are new or changed."""
+        take = partial(
+            tile_works,
+            preparation=self.preparation,
+            findings=self.findings,
+            progress=self.progress,
+            wanted=self._changed,
+            input_of=self._input_of,
+        )
+        for work in each_image(self.inputs, self.findings, self.progress, "Embedding", take):
+            if work.jobs and len(self.sample) < _MOST_SAMPLED:
+                self.sample.append(work)
+            yield work
 
-    def _image(self, chip: Chip, prepared: Sequence[Prepared]) -> FloatArray:
-        """The encoder's input; empty where nothing will be embedded."""
-        if self.options.dry_run or not any(parcel.embeddable for parcel in prepared):
+    def _embed_on_cluster(self, address: str) -> None:
+        """As a run of one process, but for the reading and embedding."""
+        started = time.monotonic()
+        work = BlockWork.of(
+            self.inputs,
+            self.preparation,
+            self.options.batch_size,
+            _changed,
+            self.encoder,
+            self.options.device,
+        )
+        sampled = 0 if self.encoder.precision == "fp32" else _MOST_SAMPLED
+        with RayCluster(address, work) as cluster:
+            self.loading_s += time.monotonic() - started
+            for result in embed_on_cluster(
+                cluster, self.inputs, self.findings, self.progress, self._known_of_tiles, sampled
+            ):
+                for piece in result.pieces:
+                    if piece.unchanged:
+                        self._keep(piece.unchanged)
+                self._store(result.embedded)
+                self.sample += result.sample
+                self.embedder.passes += result.passes
+                self.embedder.seconds += result.network_seconds
+
+    def _known_of_tiles(self, source: Source, plan: Sequence[ChipPlan]) -> Mapping[str, Known]:
+        parcels = [target.parcel for tile in plan for target in tile.targets]
+        parcels += [view.target.parcel for tile in plan for view in tile.views]
+        return self._known(source.name, parcels)
+
+    def _changed(self, prepared: list[Prepared]) -> list[Prepared]:
+        """Leave those that the catalog holds as they are; the others carry what it knows."""
+        known = self._known(prepared[0].seen.scene, [one.parcel for one in prepared])
+        changed: list[Prepared] = []
+        unchanged: list[Prepared] = []
+        for one in prepared:
+            there = known.get(one.parcel.parcel_id)
+            (changed if _changed(one, there) else unchanged).append(replace(one, known=there))
+        if unchanged:
+            self._keep(unchanged)
+        if self.options.dry_run:
+            self.embedded += sum(one.embeddable for one in changed)
+        return changed
+
+    def _input_of(self, chip: Chip) -> FloatArray:
+        if self.options.dry_run and len(self.sample) > _TRIED_PASSES:
             return np.empty(0, np.float32)
         self._load_encoder()
-        return input_of(chip, self.recipe)
+        return self.preparation.input_of(chip)
 
-    def _known(self, scene: str, prepared: Sequence[Prepared]) -> dict[str, Known]:
-        if self.maybe_engine is None or self.collection_id is None or not prepared:
+    def _known(self, scene: str, parcels: Sequence[Parcel]) -> Mapping[str, Known]:
+        if self.maybe_engine is None or self.collection_id is None:
             return {}
         space_id = None if self.space is None else self.space.id
-        ids = [parcel.parcel.parcel_id for parcel in prepared]
+        ids = [parcel.parcel_id for parcel in parcels]
         with self.engine.connect() as connection:
             return known_observations(connection, self.collection_id, space_id, scene, ids)
 
-    def _keep(self, chip: Chip, unchanged: Sequence[Prepared], known: Mapping[str, Known]) -> None:
+    def _keep(self, unchanged: Sequence[Prepared]) -> None:
         """Leave vectors as they are; names, crops and the image's place may have changed."""
         self.unchanged += len(unchanged)
         if self.options.dry_run or self.collection_id is None:
             return
+        seen = unchanged[0].seen
+        image = _absolute(seen.source), seen.layer_bands
+        known = [one.known for one in unchanged if one.known is not None]
+        moved = [one.observation_id for one in known if (one.source, one.layer_bands) != image]
         with self.engine.begin() as connection:
-            save_parcels(connection, self.collection_id, [parcel.parcel for parcel in unchanged])
-            image = (_absolute(chip.source), chip.layer_bands)
-            kept = [known[parcel.parcel.parcel_id] for parcel in unchanged]
-            moved = [one.observation_id for one in kept if (one.source, one.layer_bands) != image]
+            save_parcels(connection, self.collection_id, [one.parcel for one in unchanged])
             remember_image(connection, moved, *image)
 
-    def _count(self, prepared: Sequence[Prepared]) -> int:
-        """Count a chip's parcels; returns how many of them are to be embedded."""
-        embeddable = sum(parcel.embeddable for parcel in prepared)
-        self.embedded += embeddable
-        self.clouded += len(prepared) - embeddable
-        self.chips += embeddable > 0
-        return embeddable
-
-    def _commit(self, batch: Sequence[tuple[FloatArray, list[Prepared], Chip]]) -> None:
-        """Embed a batch in one forward pass and write it in one transaction."""
-        to_embed = [
-            (image, [parcel for parcel in prepared if parcel.embeddable])
-            for image, prepared, _ in batch
-            if self._count(prepared)
-        ]
-        embeddings: dict[int, FloatArray] = {}
-        if to_embed:
-            images, parcels = zip(*to_embed, strict=True)
-            encoded = encode(self.encoder, images, parcels)
-            for chip_parcels, rows in zip(parcels, encoded, strict=True):
-                embeddings.update(zip(map(id, chip_parcels), rows, strict=True))
-        space = self._ensure_space()
-        records: list[ObservationRecord] = []
-        for _, prepared, chip in batch:
-            known = self._known(chip.scene, prepared)
-            records += [
-                _record(
-                    parcel, chip, known.get(parcel.parcel.parcel_id), embeddings.get(id(parcel))
-                )
-                for parcel in prepared
-            ]
-        self._write(space, records)
+    def _store(self, embedded: Sequence[Embedded]) -> None:
+        """Write what is complete in one transaction."""
+        if not embedded:
+            return
+        count = sum(one.embedding is not None for one in embedded)
+        self.embedded += count
+        self.clouded += len(embedded) - count
+        self._write(self._ensure_space(), [_record(one) for one in embedded])
 
     def _write(self, space: SpaceRecord, records: Sequence[ObservationRecord]) -> None:
         vectors: list[FloatArray | None] = [None] * len(records)
-        if space.projection is not None:
-            vectors = [
-                None
-                if record.embedding is None
-                else space.projection.apply(record.embedding[None])[0]
-                for record in records
-            ]
+        rows = [number for number, one in enumerate(records) if one.embedding is not None]
+        if space.projection is not None and rows:
+            stacked = np.stack([one.embedding for one in records if one.embedding is not None])
+            for number, vector in zip(rows, space.projection.apply(stacked), strict=True):
+                vectors[number] = vector
         with self.engine.begin() as connection:
             collection_id = ensure_collection(connection, self.inputs.collection)
             kept = count_kept_embeddings(connection, space.id)
             room = len(records) if space.projection is None else MAX_ROWS_FOR_PCA - kept
             save_observations(connection, collection_id, space.id, records, vectors, room)
         self.collection_id = collection_id
-        embedded = sum(record.embedding is not None for record in records)
-        if space.projection is None and kept + embedded >= MAX_ROWS_FOR_PCA:
+        if space.projection is None and kept + len(rows) >= MAX_ROWS_FOR_PCA:
             self._freeze_projection()
 
     def _load_encoder(self) -> None:
@@ -419,7 +492,7 @@ class _Run:
     # The end ---------------------------------------------------------------------------------
 
     def _publish(self) -> Manifest | None:
-        """Publish a generation if the catalog holds vectors that the current one does not."""
+        """Publish a generation if the catalog holds other vectors than the current one."""
         if self.space is None or self.collection_id is None:
             return None
         with self.engine.begin() as connection:
@@ -432,12 +505,54 @@ class _Run:
             return None
         if self.space.projection is None:
             self._freeze_projection()
-        folder = self.settings.generations_dir
-        if own is not None and own.id == self.space.id and is_current(self.engine, folder, own):
-            return self._current_manifest(own)
+        folder, gone = self.settings.generations_dir, self._count_gone()
+        current = own is not None and own.id == self.space.id
+        if current and not gone and is_current(self.engine, folder, self.space):
+            return self._current_manifest(self.space)
         # Before anybody can find them, so that no answer lacks a cluster.
         assign_new_vectors(self.engine, self.space.id)
-        return build_generation(self.engine, folder, self.space.id, self.collection_id)
+        additions = Additions(self._agreement(), gone)
+        return build_generation(self.engine, folder, self.space.id, self.collection_id, additions)
+
+    def _count_gone(self) -> list[int]:
+        """Rows of the parcels that are to be retired.
+
+        Raises:
+            InvalidInputError: If none would remain (``invalid-option``).
+        """
+        if not self.options.prune or self.maybe_engine is None or self.collection_id is None:
+            return []
+        with self.engine.connect() as connection:
+            gone = parcels_gone(connection, self.collection_id, self.inputs.named)
+            there, _ = count_collection(connection, self.collection_id)
+        if gone and len(gone) == there:
+            raise InvalidInputError(
+                f"--prune: the source names none of the {there} parcels of collection "
+                f"{self.inputs.collection}, so that all would go; check --collection, "
+                "or leave --prune away.",
+                kind="invalid-option",
+            )
+        self.retired = len(gone)
+        return list(gone.values())
+
+    def _agreement(self) -> dict[str, Any] | None:
+        """Hold some tiles of the run against the same network in fp32, once for a space."""
+        former = self._current_manifest(self.space)
+        measured = former is not None and former.precision_agreement is not None
+        if measured or not self.sample or isinstance(self.encoder, PixelEncoder):
+            return None
+        if self.encoder.precision == "fp32":
+            return None
+        self.progress.rename("Comparing with fp32")
+        # So many that it takes a small part of the run's time.
+        sample = self.sample[: max(_LEAST_SAMPLED, self.embedder.passes // _SAMPLED_PART)]
+        reference = self.encoder.in_precision("fp32")
+        return measure_agreement(
+            self.encoder,
+            reference,
+            [work.image for work in sample],
+            [np.stack([weights for _, weights in work.jobs]) for work in sample],
+        ).to_dict()
 
     def _current_manifest(self, space: SpaceRecord | None) -> Manifest | None:
         if space is None or space.current_generation_id is None:
@@ -445,7 +560,9 @@ class _Run:
         with self.engine.connect() as connection:
             return Manifest.from_dict(get_generation(connection, space.current_generation_id))
 
-    def _report(self, manifest: Manifest | None, seconds: float) -> ReindexReport:
+    def _report(
+        self, manifest: Manifest | None, seconds: float, estimate: float | None = None
+    ) -> ReindexReport:
         if manifest is None:
             manifest = self._current_manifest(self._own_space())
         parcels = observations = 0
@@ -459,45 +576,48 @@ class _Run:
             collection=self.inputs.collection,
             read=self.findings.read,
             embedded=self.embedded,
-            chips=self.chips,
+            chips=self.embedder.passes,
             unchanged=self.unchanged,
             clouded=self.clouded,
             skipped=self.findings.skipped,
             parcels=parcels,
             observations=observations,
+            retired=self.retired,
             seconds=seconds,
+            network_seconds=self.embedder.seconds,
+            estimated_seconds=estimate,
             recall_at_10=None if manifest is None else manifest.recall_at_10,
             projection_recall_at_10=None if manifest is None else manifest.projection_recall_at_10,
             projection=None if manifest is None else manifest.projection,
+            precision_agreement=None if manifest is None else manifest.precision_agreement,
             notes=[*notes_for(recipe), *self.findings.told],
             dry_run=self.options.dry_run,
         )
 
 
-def _same(prepared: Prepared, known: Known | None) -> bool:
-    """Whether the catalog holds this observation, from these pixels, as far as it can be had."""
+def _changed(prepared: Prepared, known: Known | None) -> bool:
+    """Whether the catalog lacks this observation, or has it from other pixels."""
     if known is None or known.fingerprint != prepared.fingerprint:
-        return False
-    return known.embedded == prepared.fingerprint or not prepared.embeddable
+        return True
+    return known.embedded != prepared.fingerprint and prepared.embeddable
 
 
-def _record(
-    prepared: Prepared, chip: Chip, known: Known | None, embedding: FloatArray | None
-) -> ObservationRecord:
+def _record(embedded: Embedded) -> ObservationRecord:
+    prepared, seen = embedded.prepared, embedded.prepared.seen
     return ObservationRecord(
         parcel=prepared.parcel,
-        scene=chip.scene,
-        source=_absolute(chip.source),
-        acquired_at=chip.acquired_at,
-        processing_baseline=chip.processing_baseline,
+        scene=seen.scene,
+        source=_absolute(seen.source),
+        acquired_at=seen.acquired_at,
+        processing_baseline=seen.processing_baseline,
         state=prepared.state,
         fingerprint=prepared.fingerprint,
-        known=known,
-        embedding=embedding,
-        layer_bands=chip.layer_bands,
+        known=prepared.known,
+        embedding=embedded.embedding,
+        layer_bands=seen.layer_bands,
     )
 
 
 def _absolute(source: str) -> str:
-    """A path that means the same to a service that was started elsewhere."""
-    return os.path.abspath(source)
+    """A path that means the same to a service that was started elsewhere; addresses stay."""
+    return source if "://" in source else os.path.abspath(source)

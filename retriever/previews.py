@@ -22,11 +22,15 @@ from indexer.imagery.image import Image, ImagePart
 from indexer.imagery.preview import BANDS, DRAWING, Style, draw_preview
 from indexer.imagery.reader import Scene
 from indexer.imagery.sources import EXTENSIONS, source_at
+from indexer.imagery.stac.addresses import is_item
+from indexer.sensors import RADAR_BANDS
 from retriever.finding import find_parcel
 from retriever.preview_statements import shown_observation
 from retriever.queries import Interval
 from retriever.quoting import quoted
 from retriever.statements import AnyRow, space_of
+
+Opener = Callable[[AnyRow, Style], Image]
 
 _log = logging.getLogger(__name__)
 
@@ -103,8 +107,7 @@ class Previews:
         named = f"{DRAWING}:{shown.id}:{shown.fingerprint}:{style}:{size_px}"
         digest = hashlib.sha256(named.encode()).hexdigest()[:32]
         space = space_of(connection, parcel.space_id)
-        spectral = space is not None and bands_in(space.recipe) is not None
-        draw = partial(_draw, shown, parcel, style, size_px, of_any_bands=spectral)
+        draw = partial(_draw, shown, parcel, style, size_px, _opener(space))
         return Preview(
             collection=parcel.collection,
             parcel_id=parcel.parcel_id,
@@ -172,11 +175,18 @@ def _check(style: str, size_px: int) -> None:
         )
 
 
-def _draw(
-    shown: AnyRow, parcel: AnyRow, style: Style, size_px: int, *, of_any_bands: bool
-) -> bytes:
+def _opener(space: AnyRow | None) -> Opener:
+    """How the images of a space are opened for a picture."""
+    if space is None:
+        return _open_scene
+    if space.recipe.get("modality") == "sar":
+        return _open_radar
+    return _open_scene if bands_in(space.recipe) is None else _open_spectral
+
+
+def _draw(shown: AnyRow, parcel: AnyRow, style: Style, size_px: int, opened: Opener) -> bytes:
     try:
-        image = (_open_spectral if of_any_bands else _open_scene)(shown, style)
+        image = opened(shown, style)
         geometry = None if parcel.geometry is None else shapely.from_wkb(parcel.geometry)
         if geometry is None:
             image = _part(image, parcel.attributes)
@@ -184,7 +194,7 @@ def _draw(
     except ImageryError as error:
         # The message names files, which are no business of whoever asks over the network.
         _log.warning("No preview of scene %s: %s", shown.scene, error.message)
-        if of_any_bands and error.kind == "missing-band":
+        if opened is _open_spectral and error.kind == "missing-band":
             raise _unavailable(
                 shown, f"has no bands that show it in {style}; ask for true-color"
             ) from None
@@ -199,13 +209,40 @@ def _draw(
 
 def _open_scene(shown: AnyRow, style: Style) -> Image:
     """The Sentinel-2 image that was observed, for the bands of a style."""
+    return _reopened(shown, BANDS[style])
+
+
+def _open_radar(shown: AnyRow, style: Style) -> Image:
+    """The radar image that was observed: VV as gray, or in false color both polarizations."""
+    from indexer.imagery.radar_preview import ShownRadar
+
+    return ShownRadar(_reopened(shown, RADAR_BANDS), style)
+
+
+def _reopened(shown: AnyRow, bands: tuple[str, ...]) -> Scene:
+    if is_item(shown.source):
+        return _reopened_item(shown, bands)
     named = None if shown.layer_bands is None else tuple(shown.layer_bands)
     source = None
     with suppress(OSError):
         source = source_at(Path(shown.source), shown.scene)
     if source is None:
         raise _gone(shown)
-    return Scene.reopen(source, BANDS[style], layer_bands=named, baseline=shown.processing_baseline)
+    return Scene.reopen(source, bands, layer_bands=named, baseline=shown.processing_baseline)
+
+
+def _reopened_item(shown: AnyRow, bands: tuple[str, ...]) -> Scene:
+    """An image that a catalog names; whoever waits for a picture does not wait long for it."""
+    from indexer.imagery.layers import ReadingOptions
+    from indexer.imagery.stac.catalog import source_at_item
+    from indexer.imagery.stac.item import open_stac
+    from indexer.imagery.stac.limits import HASTY
+
+    source = source_at_item(shown.source, shown.scene)
+    if source is None:
+        raise _gone(shown)
+    options = ReadingOptions(wanted=bands, baseline=shown.processing_baseline)
+    return open_stac(source, options, HASTY)
 
 
 def _open_spectral(shown: AnyRow, style: Style) -> Image:

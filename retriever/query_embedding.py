@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,15 +12,15 @@ from sqlalchemy import Engine
 
 from indexer.catalog.reading import SpaceRecord, collection_names, get_space
 from indexer.embedding_space import bands_in
-from indexer.encoders.croma import CromaEncoder
+from indexer.encoders.croma import CromaEncoder, Precision
 from indexer.encoders.pixel_encoder import PixelEncoder, pixel_input
 from indexer.encoders.weights import Weights, locate_weights, sha256_of
 from indexer.errors import GenerationMismatchError, ImageryError, InvalidInputError, WeightsError
 from indexer.imagery.chip import Chip
 from indexer.imagery.spectral_bands import SpectralBand, match_bands
 from indexer.normalization import Normalization
-from indexer.pipeline import encoder_input
-from indexer.sensors import SENTINEL2_BANDS
+from indexer.preparing import encoder_input
+from indexer.sensors import MODALITY_BANDS, SENTINEL2_BANDS, Modality
 from indexer.settings import Settings
 from retriever.finding import listed, require_collection
 from retriever.statements import published_spaces
@@ -30,7 +31,17 @@ FloatArray = npt.NDArray[np.float32]
 _loading = threading.Lock()
 
 
-def bands_to_ask_with(engine: Engine, collection: str | None) -> tuple[SpectralBand, ...] | None:
+@dataclass(frozen=True)
+class BandsToAskWith:
+    """What an image that asks must hold."""
+
+    names: tuple[str, ...] = MODALITY_BANDS["optical"]
+    """Bands of Sentinel-2, and of Sentinel-1 where the index was made with it."""
+    spectral: tuple[SpectralBand, ...] | None = None
+    """Bands of an encoder of one's own, which are asked for instead; None for CROMA."""
+
+
+def bands_to_ask_with(engine: Engine, collection: str | None) -> BandsToAskWith:
     """The bands that an image needs to be held against a collection.
 
     Args:
@@ -38,7 +49,7 @@ def bands_to_ask_with(engine: Engine, collection: str | None) -> tuple[SpectralB
         collection: Whose space is asked; None where there is only one.
 
     Returns:
-        None where they are Sentinel-2's, as CROMA takes them, and where nothing is indexed yet.
+        Sentinel-2's where nothing is indexed yet.
 
     Raises:
         NotFoundError: If there is no such collection.
@@ -58,7 +69,13 @@ def bands_to_ask_with(engine: Engine, collection: str | None) -> tuple[SpectralB
                 f"search; name one of {names}.",
                 kind="invalid-collection",
             )
-        return next((bands_in(get_space(connection, one).recipe) for one in spaces), None)
+        for space_id in spaces:
+            recipe = get_space(connection, space_id).recipe
+            spectral = bands_in(recipe)
+            if spectral is not None:
+                return BandsToAskWith(spectral=spectral)
+            return BandsToAskWith(tuple(recipe["bands"]))
+        return BandsToAskWith()
 
 
 def embed_chip(chip: Chip, space: SpaceRecord, settings: Settings) -> FloatArray:
@@ -152,14 +169,29 @@ def _encoder_of(space: SpaceRecord, settings: Settings) -> CromaEncoder:
     if recorded["kind"] == "untrained":
         places = (None, "untrained")
     with _loading:
-        return _loaded(space.recipe["encoder"], recorded["digest"], *places)
+        return _loaded(
+            space.recipe["encoder"],
+            recorded["digest"],
+            *places,
+            space.recipe["precision"],
+            # Spaces that are older than the word are optical.
+            space.recipe.get("modality", "optical"),
+        )
 
 
 # A service embeds one query after the other: the network stays in memory between them, and a
 # weight file of a gigabyte is not read again to see whether it is still the same.
 @lru_cache(maxsize=1)
-def _loaded(name: str, digest: str, last_seen: str | None, configured: str) -> CromaEncoder:
-    encoder = CromaEncoder(name, _weights(name, digest, last_seen, configured))
+def _loaded(
+    name: str,
+    digest: str,
+    last_seen: str | None,
+    configured: str,
+    precision: Precision,
+    modality: Modality,
+) -> CromaEncoder:
+    weights = _weights(name, digest, last_seen, configured)
+    encoder = CromaEncoder(name, weights, precision=precision, modality=modality)
     encoder.load()
     return encoder
 

@@ -106,20 +106,26 @@ class Bar:
         self._unit = unit
         self._progress: Progress | None = None
 
-    def start(self, task: str, total: int) -> None:
+    def start(self, task: str, total: int, unit: str | None = None) -> None:
         """Show a bar for a task of so many steps."""
+        unit = unit or self._unit
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn(self._unit),
+            TextColumn(unit),
             TimeElapsedColumn(),
-            _PaceColumn(self._unit),
+            _PaceColumn(unit),
             console=stderr(),
         )
         self._task = self._progress.add_task(task, total=total)
         self._progress.start()
+
+    def expect(self, total: int) -> None:
+        """Show another number of steps."""
+        if self._progress is not None:
+            self._progress.update(self._task, total=total)
 
     def rename(self, task: str) -> None:
         """Say what is being done now."""

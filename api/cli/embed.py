@@ -7,12 +7,12 @@ import typer
 
 from api.cli import options
 from api.cli.console import Bar, say, say_json, tell_notes, tell_skipped
+from api.cli.items import items_wanted
 from api.cli.reindex import EXIT_SKIPPED
 from indexer.settings import Settings
 
 
 def embed(
-    imagery: options.Imagery,
     out: Annotated[
         Path,
         typer.Option(
@@ -20,6 +20,7 @@ def embed(
             help="FILE.npy (a FILE.json beside it names the rows) or FILE.parquet (GeoParquet).",
         ),
     ],
+    imagery: options.Imagery = None,
     dimensions: Annotated[
         int | None,
         typer.Option(
@@ -30,12 +31,19 @@ def embed(
     parcels: options.ParcelsFile = None,
     windows: options.Windows = None,
     collection: options.IntoCollection = "parcels",
+    stac: options.Stac = None,
+    bbox: options.StacBbox = None,
+    datetime: options.StacDatetime = None,
+    max_cloud: options.MaxCloud = None,
     encoder: options.Encoder = "croma-large",
     weights: options.WeightsChoice = None,
     bands: options.Bands = None,
     baseline: options.Baseline = None,
     normalization: options.NormalizationChoice = None,
     pooling: options.PoolingChoice = None,
+    precision: options.PrecisionChoice = None,
+    modality: options.ModalityChoice = options.Modality.optical,
+    gsd: options.Gsd = None,
     batch_size: options.BatchSize = 16,
     device: options.DeviceChoice = options.Device.auto,
     id_column: options.IdColumn = None,
@@ -53,7 +61,7 @@ def embed(
 
     report = run(
         Settings(),
-        imagery,
+        imagery or [],
         out,
         EmbedOptions(
             parcels=parcels,
@@ -67,11 +75,16 @@ def embed(
             baseline=baseline,
             normalization=None if normalization is None else normalization.value,
             pooling=None if pooling is None else pooling.value,
+            precision=None if precision is None else precision.value,
+            modality=modality.value,
+            gsd_m=gsd,
+            stac=stac,
+            **items_wanted(bbox, datetime, max_cloud),
             batch_size=batch_size,
             device=device.value,
             dimensions=dimensions,
         ),
-        Bar(),
+        Bar("tiles"),
     )
     if as_json:
         say_json(report.to_dict())
@@ -79,7 +92,7 @@ def embed(
         rate = report.chips / report.seconds
         say(
             f"Read {report.read} images: {report.shape[0]} embeddings of {report.shape[1]} "
-            f"dimensions from {report.chips} chips, {rate:.2f} chips/s, "
+            f"dimensions from {report.chips} tiles, {rate:.2f} tiles/s, "
             f"{len(report.skipped)} skipped."
         )
         say(f"Wrote {' and '.join(report.files)}.")

@@ -36,6 +36,22 @@ class Pooling(StrEnum):
     parcel = "parcel"
 
 
+class Precision(StrEnum):
+    """Numbers that the network computes with."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+class Modality(StrEnum):
+    """What CROMA looks at."""
+
+    optical = "optical"
+    sar = "sar"
+    joint = "joint"
+
+
 class Device(StrEnum):
     """Where the encoder runs."""
 
@@ -45,11 +61,65 @@ class Device(StrEnum):
 
 
 Imagery = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
-        help="GeoTIFF files, folders (searched in depth) or quoted globs: chips, scenes, or "
-        "folders with one file per band. For simple-vit also ENVI (.hdr) and NumPy (.npy, .npz).",
+        help="GeoTIFF files, folders (searched in depth) or quoted globs: chips, scenes, folders "
+        "with one file per band, Sentinel-2 .SAFE folders and zips. For simple-vit also ENVI "
+        "(.hdr) and NumPy (.npy, .npz). None with --stac.",
         show_default=False,
+    ),
+]
+Stac = Annotated[
+    str | None,
+    typer.Option(
+        "--stac",
+        metavar="URL",
+        help="Take images from a STAC API, a static catalog or an item: an address or a file.",
+    ),
+]
+StacBbox = Annotated[
+    str | None,
+    typer.Option(
+        "--bbox",
+        metavar="W,S,E,N",
+        help="Only items of --stac that touch it, in degrees. Default: around the parcels.",
+    ),
+]
+StacDatetime = Annotated[
+    str | None,
+    typer.Option(
+        "--datetime",
+        metavar="INTERVAL",
+        help="Only items of --stac in it: 2021-05-01/2021-06-30, ../2021-06, 2021.",
+    ),
+]
+MaxCloud = Annotated[
+    float | None,
+    typer.Option(
+        "--max-cloud", metavar="PERCENT", min=0, max=100, help="Only items of --stac below it."
+    ),
+]
+PrecisionChoice = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Numbers that the network computes with; part of the embedding space. int8 is the "
+        "fastest on x86 processors. Default: that of the collection's vectors, else bf16 where "
+        "the device has it.",
+        show_default=False,
+    ),
+]
+ModalityChoice = Annotated[
+    Modality,
+    typer.Option("--modality", help="What CROMA looks at: Sentinel-2, Sentinel-1 (sar), or both."),
+]
+Gsd = Annotated[
+    float | None,
+    typer.Option(
+        "--gsd",
+        metavar="METERS",
+        help="Pixel size that tiles are brought to around --parcels: 10, or 5 for small parcels "
+        "(four times the work).",
     ),
 ]
 ParcelsFile = Annotated[
@@ -101,8 +171,8 @@ Bands = Annotated[
     str | None,
     typer.Option(
         "--bands",
-        help="Band of each layer, for files that do not say: eurosat, l1c, l2a, or a list such "
-        "as B02,B03,B04,-,B08 ('-' passes a layer over).",
+        help="Band of each layer, for files that do not say: eurosat, l1c, l2a, s1, or a list "
+        "such as B02,B03,B04,-,B08 ('-' passes a layer over) or l2a,s1.",
     ),
 ]
 Baseline = Annotated[
@@ -129,7 +199,9 @@ PoolingChoice = Annotated[
         "--parcels is given, else image.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Chips in one forward pass.")]
+BatchSize = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Tiles that are embedded and committed at once.")
+]
 DeviceChoice = Annotated[Device, typer.Option("--device", help="Where the encoder runs.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Crops = Annotated[

@@ -1,11 +1,12 @@
 """``parcelle reindex``: the batch command."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from api.cli import options
 from api.cli.console import Bar, say, say_json, tell_notes, tell_skipped
+from api.cli.items import items_wanted
 from indexer.settings import Settings
 
 if TYPE_CHECKING:
@@ -15,16 +16,23 @@ EXIT_SKIPPED = 3
 
 
 def reindex(
-    imagery: options.Imagery,
+    imagery: options.Imagery = None,
     parcels: options.ParcelsFile = None,
     windows: options.Windows = None,
     collection: options.IntoCollection = "parcels",
+    stac: options.Stac = None,
+    bbox: options.StacBbox = None,
+    datetime: options.StacDatetime = None,
+    max_cloud: options.MaxCloud = None,
     encoder: options.Encoder = "croma-large",
     weights: options.WeightsChoice = None,
     bands: options.Bands = None,
     baseline: options.Baseline = None,
     normalization: options.NormalizationChoice = None,
     pooling: options.PoolingChoice = None,
+    precision: options.PrecisionChoice = None,
+    modality: options.ModalityChoice = options.Modality.optical,
+    gsd: options.Gsd = None,
     batch_size: options.BatchSize = 16,
     device: options.DeviceChoice = options.Device.auto,
     id_column: options.IdColumn = None,
@@ -35,8 +43,27 @@ def reindex(
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Read everything, say what would be done, write nothing."),
+        typer.Option(
+            "--dry-run",
+            help="Read everything, say what would be done and how long it would take, write "
+            "nothing.",
+        ),
     ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Retire parcels that --parcels, or the images, do not name any more."
+        ),
+    ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="ADDRESS",
+            help="Embed on a Ray cluster: its address (HOST:PORT), or auto for the one of this "
+            "machine.",
+        ),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Embed what is new or changed, and publish a generation that answers searches.
@@ -46,6 +73,9 @@ def reindex(
       parcelle reindex scenes/ --parcels parcels.gpkg --collection farm-2024
 
       parcelle reindex EuroSAT/ --bands eurosat --weights untrained
+
+      parcelle reindex --parcels parcels.gpkg --datetime 2023-06 --max-cloud 20
+        --stac https://earth-search.aws.element84.com/v1/collections/sentinel-2-l2a
 
       parcelle reindex flight.hdr --windows 64 --encoder simple-vit:flight.pt
 
@@ -58,7 +88,7 @@ def reindex(
 
     report = run(
         Settings(),
-        imagery,
+        imagery or [],
         ReindexOptions(
             parcels=parcels,
             windows=windows,
@@ -71,12 +101,19 @@ def reindex(
             baseline=baseline,
             normalization=None if normalization is None else normalization.value,
             pooling=None if pooling is None else pooling.value,
+            precision=None if precision is None else precision.value,
+            modality=modality.value,
+            gsd_m=gsd,
+            stac=stac,
+            **items_wanted(bbox, datetime, max_cloud),
             batch_size=batch_size,
             device=device.value,
             full=full,
             dry_run=dry_run,
+            prune=prune,
+            ray=ray,
         ),
-        Bar(),
+        Bar("tiles"),
     )
     if as_json:
         say_json(report.to_dict())
@@ -90,15 +127,18 @@ def reindex(
 
 def summary(report: "ReindexReport") -> str:
     """A reindex in a few lines."""
-    rate = f", {report.chips / report.seconds:.2f} chips/s" if report.chips else ""
+    rate = f", {report.chips / report.seconds:.2f} tiles/s" if report.chips else ""
     would = "would embed" if report.dry_run else "embedded"
     lines = [
         f"Read {report.read} images: {would} {report.embedded} observations "
-        f"({report.chips} chips{rate}), {report.unchanged} unchanged, {report.clouded} too cloudy "
+        f"({report.chips} tiles{rate}), {report.unchanged} unchanged, {report.clouded} too cloudy "
         f"for a vector, {len(report.skipped)} skipped.",
     ]
+    if report.retired:
+        verb = "would be retired" if report.dry_run else "are retired"
+        lines.append(f"{report.retired} parcels {verb}: the source does not name them any more.")
     if report.dry_run:
-        return "\n".join([*lines, "Dry run: nothing was written."])
+        return "\n".join([*lines, _estimate(report), "Dry run: nothing was written."])
     lines.append(
         f"Collection {report.collection} holds {report.parcels} parcels and "
         f"{report.observations} observations."
@@ -113,6 +153,29 @@ def summary(report: "ReindexReport") -> str:
     lines.append(
         f"Generation {report.generation} answers: recall@10 {report.recall_at_10:.3f}{cost}; "
         f"space {space['id']} ({space['encoder']}, {space['weights']} weights, "
-        f"{space['pooling']} pooling)."
+        f"{space['pooling']} pooling, {space['precision']})."
     )
+    if report.precision_agreement is not None:
+        lines.append(_agreement(report.precision_agreement, space["precision"]))
     return "\n".join(lines)
+
+
+def _estimate(report: "ReindexReport") -> str:
+    seconds = report.estimated_seconds or 0
+    if not report.chips:
+        return "That takes no forward pass."
+    hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
+    long = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60:.0f} s"
+    return (
+        f"That takes {report.chips} forward passes and about {long} on this machine, "
+        "as a few of them tell that were tried."
+    )
+
+
+def _agreement(agreement: dict[str, Any], precision: str) -> str:
+    neighbors = agreement["neighbors_kept"]
+    kept = "" if neighbors is None else f", and keeps {neighbors:.1%} of the nearest neighbors"
+    return (
+        f"{precision} agrees with fp32 to a cosine of {agreement['cosine_mean']:.5f} in the mean "
+        f"(least {agreement['cosine_min']:.5f}){kept}, on {agreement['embeddings']} embeddings."
+    )

@@ -12,8 +12,8 @@ from indexer.settings import Settings
 
 if TYPE_CHECKING:
     from indexer.imagery.chip import Chip
-    from indexer.imagery.spectral_bands import SpectralBand
     from retriever.queries import ParcelFilter
+    from retriever.query_embedding import BandsToAskWith
     from retriever.results import Match, Matches
 
 
@@ -124,7 +124,7 @@ def read_query_image(
     image: Path,
     bands: str | None,
     baseline: str | None,
-    wanted: "tuple[SpectralBand, ...] | None" = None,
+    wanted: "BandsToAskWith",
 ) -> "Chip":
     """Read the one image that asks.
 
@@ -132,12 +132,12 @@ def read_query_image(
         image: A file, or a folder of band files.
         bands: As ``--bands``.
         baseline: As ``--baseline``.
-        wanted: Bands of an encoder that was trained on bands of its own; None for CROMA.
+        wanted: What the index was made with.
     """
-    if wanted is not None:
+    if wanted.spectral is not None:
         from indexer.imagery.spectral_sources import SpectralReading, read_whole
 
-        return read_whole(image, SpectralReading(wanted, bands, baseline))
+        return read_whole(image, SpectralReading(wanted.spectral, bands, baseline))
     from indexer.imagery.reader import ReadingOptions, read_image
     from indexer.sensors import parse_bands, parse_baseline
 
@@ -146,6 +146,7 @@ def read_query_image(
         ReadingOptions(
             bands=None if bands is None else parse_bands(bands),
             baseline=None if baseline is None else parse_baseline(baseline),
+            wanted=wanted.names,
         ),
     )
 

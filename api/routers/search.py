@@ -95,13 +95,14 @@ def _by_image(
     from indexer.sensors import parse_bands, parse_baseline
     from retriever.query_embedding import bands_to_ask_with
 
+    wanted = bands_to_ask_with(searcher.engine, asked.collection)
     options = ReadingOptions(
         bands=None if image.bands is None else parse_bands(image.bands),
         baseline=None if image.baseline is None else parse_baseline(image.baseline),
+        wanted=wanted.names,
     )
-    wanted = bands_to_ask_with(searcher.engine, asked.collection)
     return searcher.similar_by_chip(
-        read_upload(image.content, image.name, options, wanted),
+        read_upload(image.content, image.name, options, wanted.spectral),
         collection=asked.collection,
         k=asked.k,
         where=where,

@@ -40,6 +40,9 @@ class Manifest:
     created_at: str
     """ISO 8601, UTC."""
     versions: dict[str, str]
+    precision_agreement: dict[str, Any] | None = None
+    """How well the space's precision agrees with fp32, as ``Agreement.to_dict`` says; None where it
+    is fp32, or was not measured."""
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Manifest":
@@ -75,6 +78,7 @@ class Published:
             "nprobe": self.manifest.nprobe,
             "recall_at_10": self.manifest.recall_at_10,
             "projection_recall_at_10": self.manifest.projection_recall_at_10,
+            "precision_agreement": self.manifest.precision_agreement,
             "published_at": self.published_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "current": self.current,
         }

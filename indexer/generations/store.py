@@ -10,22 +10,27 @@ import importlib.metadata
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from sqlalchemy import Engine
 
 from indexer.catalog.reading import (
     SpaceRecord,
     current_extent,
     current_vectors,
+    embeddings_of_parcels,
     get_generation,
     get_space,
     kept_embeddings,
     next_generation_id,
     searched_spaces,
 )
-from indexer.catalog.writing import publish_generation
+from indexer.catalog.writing import delete_parcels, publish_generation
 from indexer.errors import StorageError
 from indexer.generations.manifest import INDEX_FILE, INDEX_KIND, MANIFEST_FILE, Manifest
 from indexer.recall import projection_recall
@@ -53,8 +58,22 @@ def _is_intact(folder: Path, manifest: Manifest) -> bool:
     return digest == manifest.index_sha256
 
 
+@dataclass(frozen=True)
+class Additions:
+    """What a publication brings along besides the vectors."""
+
+    agreement: dict[str, Any] | None = None
+    """How well the space's precision agrees with fp32; None keeps what was measured before."""
+    retired: Sequence[int] = ()
+    """Rows of parcels that go with the former generation."""
+
+
 def build_generation(
-    engine: Engine, folder: Path, space_id: int, collection_id: int | None
+    engine: Engine,
+    folder: Path,
+    space_id: int,
+    collection_id: int | None,
+    additions: Additions | None = None,
 ) -> Manifest:
     """Build the index of all current vectors of a space and publish it.
 
@@ -63,14 +82,19 @@ def build_generation(
         folder: Where generations lie, one folder each.
         space_id: A space whose projection is frozen and that has at least one vector.
         collection_id: A collection that is to be searched in this space from now on.
+        additions: What else is published; parcels are retired in the same transaction.
 
     Raises:
         StorageError: If the index cannot be written, or does not read back as it was
             (``write-failed``).
     """
+    additions = additions or Additions()
     with engine.connect() as connection:
         space = get_space(connection, space_id)
         ids, vectors = current_vectors(connection, space_id)
+        if additions.retired:
+            stays = ~np.isin(ids, embeddings_of_parcels(connection, space_id, additions.retired))
+            ids, vectors = ids[stays], vectors[stays]
         _, embeddings = kept_embeddings(connection, space_id)
         generation_id = next_generation_id(connection)
     if space.projection is None or space.digest is None:
@@ -100,6 +124,7 @@ def build_generation(
         projection_recall_at_10=kept_neighbors,
         projection_rows=len(embeddings),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        precision_agreement=additions.agreement or _former_agreement(engine, space),
         versions={name: importlib.metadata.version(name) for name in ("parcelle", "faiss-cpu")},
     )
     _write(folder, manifest, content)
@@ -111,7 +136,16 @@ def build_generation(
             collection_id=collection_id,
             manifest=manifest.to_dict(),
         )
+        delete_parcels(connection, additions.retired)
     return manifest
+
+
+def _former_agreement(engine: Engine, space: SpaceRecord) -> dict[str, Any] | None:
+    if space.current_generation_id is None:
+        return None
+    with engine.connect() as connection:
+        manifest = get_generation(connection, space.current_generation_id)
+    return Manifest.from_dict(manifest).precision_agreement
 
 
 def rebuild(engine: Engine, folder: Path) -> list[Manifest]:

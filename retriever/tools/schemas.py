@@ -37,6 +37,8 @@ class Space(Part):
     weights: Annotated[str, Field(description="pretrained, trained or untrained.")]
     normalization: str
     pooling: str
+    modality: str
+    precision: str
 
 
 class Key(Part):

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,14 @@ from rasterio.crs import CRS
 from shapely import MultiPolygon, Polygon, box
 
 from indexer.chipping import (
-    STRIDE_PX,
+    MAX_VIEW_PX,
     ChipPlan,
     ParcelFinder,
-    count_windows,
+    View,
     footprint_lon_lat,
     grid_origins,
     image_windows,
+    stride_px,
     whole_image,
 )
 from indexer.embedding_space import Pooling
@@ -28,6 +30,8 @@ from indexer.parcels.parcel import Parcel
 from tests.synthetic import TRANSFORM, UTM_31
 
 CHIP_PX = 120
+STRIDE_PX = 88
+OVERLAP_PX = CHIP_PX - STRIDE_PX
 POOLINGS: list[Pooling] = ["parcel", "image"]
 
 # First row, first column, height and width in pixels.
@@ -75,16 +79,32 @@ def parcels_at(*boxes: Box) -> list[Parcel]:
 
 
 def plan(scene: Scene, parcels: list[Parcel], pooling: Pooling = "parcel") -> list[ChipPlan]:
-    return ParcelFinder(parcels).plan(scene, pooling, CHIP_PX)
+    return list(ParcelFinder(parcels).plan(scene, pooling, CHIP_PX))
 
 
-def corners_of(plans: list[ChipPlan]) -> dict[str, tuple[int, int]]:
+def view(scene: Scene, parcel: Parcel) -> View:
+    """The tiles of a parcel that no single one holds."""
+    (found,) = [view for chip in plan(scene, [parcel]) for view in chip.views]
+    return found
+
+
+def corners_of(plans: Iterable[ChipPlan]) -> dict[str, tuple[int, int]]:
     """First row and column of the chip that serves each parcel."""
     return {
         target.parcel.parcel_id: (chip.row, chip.column)
         for chip in plans
         for target in chip.targets
     }
+
+
+def tiles_of(plans: list[ChipPlan]) -> dict[str, list[tuple[int, int]]]:
+    """First row and column of each tile of each parcel."""
+    tiles = {parcel_id: [corner] for parcel_id, corner in corners_of(plans).items()}
+    for chip in plans:
+        for view in chip.views:
+            corners = [(part.tile.row, part.tile.column) for part in view.parts]
+            tiles[view.target.parcel.parcel_id] = corners
+    return tiles
 
 
 def area_shown(scene: Scene, chip: ChipPlan) -> float:
@@ -113,7 +133,7 @@ def boxes_within(draw: st.DrawFn, height: int, width: int, largest_px: float) ->
 
 @given(st.integers(1, 3000))
 def test_the_grid_covers_an_axis_from_its_beginning_to_its_end(length: int) -> None:
-    origins = grid_origins(length, CHIP_PX)
+    origins = grid_origins(length, CHIP_PX, STRIDE_PX)
     assert origins[0] == 0
     assert origins[-1] == max(0, length - CHIP_PX)
     assert (np.diff(origins) > 0).all()
@@ -121,13 +141,18 @@ def test_the_grid_covers_an_axis_from_its_beginning_to_its_end(length: int) -> N
 
 
 def test_the_grid_of_a_known_length() -> None:
-    assert grid_origins(300, CHIP_PX) == [0, 60, 120, 180]
-    assert grid_origins(301, CHIP_PX) == [0, 60, 120, 180, 181]
+    assert grid_origins(296, CHIP_PX, STRIDE_PX) == [0, 88, 176]
+    assert grid_origins(297, CHIP_PX, STRIDE_PX) == [0, 88, 176, 177]
+
+
+def test_a_tile_of_half_the_pixels_has_half_the_stride() -> None:
+    assert stride_px(120) == STRIDE_PX
+    assert stride_px(60) == 44
 
 
 @pytest.mark.parametrize("length", [1, 119, 120])
 def test_an_axis_no_longer_than_a_chip_has_one(length: int) -> None:
-    assert grid_origins(length, CHIP_PX) == [0]
+    assert grid_origins(length, CHIP_PX, STRIDE_PX) == [0]
 
 
 # Parcel pooling
@@ -135,9 +160,9 @@ def test_an_axis_no_longer_than_a_chip_has_one(length: int) -> None:
 
 @settings(max_examples=60)
 @given(st.data())
-def test_a_parcel_up_to_600_m_wide_lies_whole_in_its_chip(data: st.DataObject) -> None:
+def test_a_parcel_up_to_320_m_wide_lies_whole_in_its_chip(data: st.DataObject) -> None:
     height, width = data.draw(sides), data.draw(sides)
-    row, column, high, wide = pixels = data.draw(boxes_within(height, width, STRIDE_PX))
+    row, column, high, wide = pixels = data.draw(boxes_within(height, width, OVERLAP_PX))
     (chip,) = plan(make_scene(height, width), parcels_at(pixels))
     # A thousandth of a pixel, 1 cm, is for the way to degrees and back.
     assert chip.row <= row + 1e-3
@@ -164,10 +189,10 @@ def test_the_chip_of_a_parcel_does_not_depend_on_the_other_parcels(data: st.Data
     boxes = data.draw(st.lists(boxes_within(300, 400, 115.0), min_size=2, max_size=6))
     pooling = data.draw(st.sampled_from(POOLINGS))
     scene, parcels = make_scene(300, 400), parcels_at(*boxes)
-    together = corners_of(plan(scene, parcels, pooling))
+    together = tiles_of(plan(scene, parcels, pooling))
     assert together.keys() == {parcel.parcel_id for parcel in parcels}
     for parcel in parcels:
-        assert corners_of(plan(scene, [parcel], pooling)) == {
+        assert tiles_of(plan(scene, [parcel], pooling)) == {
             parcel.parcel_id: together[parcel.parcel_id]
         }
 
@@ -179,15 +204,80 @@ def test_neighbors_share_a_chip() -> None:
 
 
 def test_of_two_chips_that_hold_a_parcel_whole_the_nearer_one_serves_it() -> None:
-    # Chips begin at 0, 60, 120, ...; those at 60 and 120 both hold rows 125 to 175.
+    # Chips begin at 0, 88, 176, ...; those at 0 and 88 both hold rows 88 to 120, whose middle
+    # is 104, halfway between their centers at 60 and 148.
     scene = make_scene()
-    assert corners_of(plan(scene, parcels_at((125, 0, 20, 20))))["0"] == (60, 0)
-    assert corners_of(plan(scene, parcels_at((155, 0, 20, 20))))["0"] == (120, 0)
+    assert corners_of(plan(scene, parcels_at((90, 0, 20, 20))))["0"] == (0, 0)
+    assert corners_of(plan(scene, parcels_at((98, 0, 20, 20))))["0"] == (88, 0)
 
 
-def test_the_chip_that_holds_more_of_a_long_parcel_serves_it() -> None:
-    # Rows 50 to 150: the chip at 0 holds 70 of them, that at 60 holds 90, that at 120 holds 30.
-    assert corners_of(plan(make_scene(), parcels_at((50, 0, 100, 20))))["0"] == (60, 0)
+# Parcels in several tiles
+
+
+def test_a_long_parcel_is_looked_at_in_the_tiles_that_show_it() -> None:
+    # Rows 50 to 150: the tile at 0 reaches to 120, that at 88 to 208. They meet halfway in what
+    # they share, at 104.
+    chips = plan(make_scene(), parcels_at((50, 0, 100, 20)))
+    assert [(chip.row, chip.column) for chip in chips] == [(0, 0), (88, 0)]
+    assert [len(chip.targets) for chip in chips] == [0, 0]
+    (found,) = chips[0].views
+    assert [(part.tile.row, part.cell.row, part.cell.bottom) for part in found.parts] == [
+        (0, 0, 104),
+        (88, 104, 192),
+    ]
+    assert (found.window.row, found.window.bottom) == (0, 208)
+    assert chips[1].views == ()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_the_parts_of_a_parcel_are_all_of_it_and_share_nothing(data: st.DataObject) -> None:
+    height, width = data.draw(sides), data.draw(sides)
+    scene = make_scene(height, width)
+    pixels = data.draw(boxes_within(height, width, float(min(height, width))))
+    plans = plan(scene, parcels_at(pixels))
+    for found in (view for chip in plans for view in chip.views):
+        row, column, high, wide = pixels
+        cells = [
+            box(part.cell.column, part.cell.row, part.cell.right, part.cell.bottom)
+            for part in found.parts
+        ]
+        shown = shapely.intersection(cells, box(column, row, column + wide, row + high))
+        assert shapely.area(shown).sum() == pytest.approx(high * wide, abs=2e-3 * (high + wide))
+        assert shapely.union_all(cells).area == pytest.approx(shapely.area(cells).sum())
+        for part in found.parts:
+            assert part.tile.row <= part.cell.row < part.cell.bottom <= part.tile.bottom
+            assert part.tile.column <= part.cell.column < part.cell.right <= part.tile.right
+            assert (part.tile.height, part.tile.width) == (CHIP_PX, CHIP_PX)
+
+
+def test_tiles_that_show_nothing_of_a_bent_parcel_are_left_out() -> None:
+    # A frame along the edges of 3 x 3 tiles: the tile in the middle shows none of it.
+    frame = polygon_at((0, 0, 296, 296)).difference(polygon_at((20, 20, 256, 256)))
+    found = view(make_scene(296, 296), parcel_of(frame))
+    assert {(part.tile.row, part.tile.column) for part in found.parts} == {
+        (row, column)
+        for row in (0, 88, 176)
+        for column in (0, 88, 176)
+        if (row, column) != (88, 88)
+    }
+
+
+def test_of_a_parcel_far_larger_than_a_tile_the_pixels_around_a_point_inside_are_looked_at() -> (
+    None
+):
+    scene = make_scene(4000, 300)
+    chips = plan(scene, parcels_at((0, 0, 4000, 100)))
+    (found,) = [view for chip in chips for view in chip.views]
+    assert found.window.row <= 2000 <= found.window.bottom
+    assert found.window.height <= MAX_VIEW_PX + 2 * CHIP_PX
+    assert len(chips) == len(found.parts)
+
+
+def test_neighbors_share_the_tiles_of_a_large_parcel() -> None:
+    chips = plan(make_scene(), parcels_at((50, 0, 100, 20), (10, 30, 20, 20), (150, 30, 20, 20)))
+    assert [(chip.row, chip.column) for chip in chips] == [(0, 0), (88, 0)]
+    assert corners_of(chips) == {"1": (0, 0), "2": (88, 0)}
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -204,21 +294,20 @@ def test_a_parcel_cut_by_the_edge_is_served_by_a_chip_at_the_edge(pooling: Pooli
     assert target.geometry.area == pytest.approx(400 * 400, rel=1e-4)
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_parcel_of_distant_parts_is_served_by_a_chip_that_shows_one(pooling: Pooling) -> None:
+def test_the_own_chip_of_a_parcel_of_distant_parts_shows_one() -> None:
     scene = make_scene()
     parts = MultiPolygon([polygon_at((20, 20, 10, 10)), polygon_at((440, 440, 20, 20))])
-    (chip,) = plan(scene, [parcel_of(parts)], pooling)
+    (chip,) = plan(scene, [parcel_of(parts)], "image")
     assert area_shown(scene, chip) > 0
+    # On the grid, each part has its tile.
+    found = view(scene, parcel_of(parts))
+    assert [(part.tile.row, part.tile.column) for part in found.parts] == [(0, 0), (360, 360)]
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_parcel_around_the_middle_of_a_scene_is_served_by_a_chip_that_shows_some(
-    pooling: Pooling,
-) -> None:
+def test_the_own_chip_of_a_parcel_around_the_middle_of_a_scene_shows_some() -> None:
     scene = make_scene()
     ring = polygon_at((20, 20, 440, 440)).difference(polygon_at((30, 30, 420, 420)))
-    (chip,) = plan(scene, [parcel_of(ring)], pooling)
+    (chip,) = plan(scene, [parcel_of(ring)], "image")
     assert area_shown(scene, chip) > 0
 
 
@@ -303,7 +392,7 @@ def test_an_image_is_cut_into_windows_that_are_parcels() -> None:
 
 def test_the_last_windows_end_where_the_image_ends() -> None:
     plans = image_windows(make_scene(100, 130), "flights", 60)
-    assert count_windows(make_scene(100, 130), 60) == len(plans) == 6
+    assert len(plans) == 6
     assert [(plan.row, plan.column) for plan in plans] == [
         (row, column) for row in (0, 40) for column in (0, 60, 70)
     ]

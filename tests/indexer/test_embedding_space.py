@@ -67,6 +67,9 @@ def projection(value: float) -> Projection:
         {"image_px": 96},
         {"dimensions": 768},
         {"precision": "bf16"},
+        {"modality": "joint"},
+        {"tile_px": 60},
+        {"stride_px": 60},
     ],
     ids=lambda change: "-".join(change),
 )
@@ -109,6 +112,8 @@ def test_answers_name_the_space_by_twelve_digits_and_what_matters() -> None:
         "weights": "trained",
         "normalization": "ssl4eo",
         "pooling": "parcel",
+        "modality": "optical",
+        "precision": "fp32",
     }
 
 
@@ -168,4 +173,6 @@ def test_an_encoder_of_ones_own_is_described_like_any_other() -> None:
         "weights": "trained",
         "normalization": "z-score",
         "pooling": "parcel",
+        "modality": "optical",
+        "precision": "fp32",
     }

@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from indexer.chipping import whole_image
 from indexer.encoders.croma import CromaEncoder
 from indexer.encoders.weights import locate_weights
 from indexer.imagery.reader import ReadingOptions, Scene
 from indexer.imagery.sources import find_sources
 from indexer.normalization import Normalization
-from indexer.pipeline import Findings, encode, encoder_input, prepare
+from indexer.preparing import encoder_input
 from indexer.projection import Projection, unit_rows
 from indexer.sensors import PROFILES
+from tests.indexer.one_chip import embed, prepare
 from tests.synthetic import compute_position_bias_once, make_chip, make_dn, write_geotiff
 
 FloatArray = npt.NDArray[np.float32]
@@ -58,11 +58,10 @@ def embed_file(
     (source,), _ = find_sources([path])
     scene = Scene.open(source, ReadingOptions(**options))
     chip = scene.read()
-    plan = whole_image(scene, "test")
-    prepared = prepare(chip, plan, "image", encoder.patches_per_side, Findings())
+    (prepared,) = prepare(chip, None, pooling="image")
     image = encoder_input(chip, Normalization.ssl4eo(), encoder.image_px)
-    ((embedding,),) = encode(encoder, [image], [prepared])
-    return embedding
+    (embedding,) = embed(encoder, image, [prepared])
+    return np.asarray(embedding)
 
 
 def layers_of(stack: npt.NDArray[Any], *order: str) -> npt.NDArray[Any]:

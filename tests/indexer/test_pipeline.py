@@ -1,45 +1,38 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.chipping import ChipPlan, ParcelFinder, Target, footprint_lon_lat
-from indexer.embedding_space import Pooling
-from indexer.encoders.base import Images
-from indexer.encoders.weights import Weights
+from indexer.chipping import ChipPlan, ParcelFinder, footprint_lon_lat
 from indexer.errors import ImageryError
+from indexer.findings import Findings
 from indexer.imagery.chip import Chip
 from indexer.imagery.reader import ReadingOptions, Scene
 from indexer.imagery.sources import find_sources
 from indexer.inputs import EmbeddingOptions, resolve_inputs
-from indexer.normalization import Normalization
 from indexer.parcels.parcel import Parcel
 from indexer.pipeline import (
-    Findings,
     Inputs,
-    Prepared,
-    chips,
-    encode,
-    encoder_input,
+    Opened,
+    TileWork,
+    each_image,
     in_batches,
     measure_normalization,
-    prepare,
+    tile_works,
 )
-from indexer.progress import Silent
+from indexer.preparing import Prepared
+from indexer.progress import Progress, Silent
 from indexer.sensors import PROFILES
-from tests.synthetic import make_chip, make_dn, write_geotiff
-
-FloatArray = npt.NDArray[np.float32]
+from tests.indexer.one_chip import preparation
+from tests.synthetic import make_dn, write_geotiff
 
 L2A = PROFILES["l2a"]
-PATCHES = 15
 
 
 def inputs_of(
@@ -59,8 +52,15 @@ def inputs_of(
     )
 
 
+def chips_of(opened: Opened) -> Iterator[tuple[Chip, ChipPlan]]:
+    """Every tile of an image."""
+    for plan in opened.plan:
+        opened.begun += 1
+        yield opened.read(plan.window), plan
+
+
 def read_chips(inputs: Inputs, findings: Findings) -> list[tuple[Chip, ChipPlan]]:
-    return list(chips(inputs, findings, Silent(), "Reading"))
+    return list(each_image(inputs, findings, Silent(), "Reading", chips_of))
 
 
 def footprint_of(path: Path) -> shapely.Polygon:
@@ -68,29 +68,6 @@ def footprint_of(path: Path) -> shapely.Polygon:
     footprint = footprint_lon_lat(Scene.open(source, ReadingOptions()))
     assert footprint is not None
     return footprint
-
-
-def in_chip(chip: Chip, left: float, top: float, right: float, bottom: float) -> shapely.Polygon:
-    """A rectangle of a chip's pixels in map coordinates."""
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return shapely.Polygon([chip.transform @ corner for corner in corners])
-
-
-def prepare_one(
-    chip: Chip, geometry: shapely.Polygon | None = None, pooling: Pooling = "parcel"
-) -> Prepared:
-    """The parcel of a chip; without geometry the whole chip is the parcel."""
-    prepared = prepare(chip, plan_of(chip, geometry), pooling, PATCHES, Findings())
-    (parcel,) = prepared
-    return parcel
-
-
-def plan_of(chip: Chip, *geometries: shapely.Polygon | None) -> ChipPlan:
-    targets = tuple(
-        Target(Parcel("test", str(number), None), geometry)
-        for number, geometry in enumerate(geometries)
-    )
-    return ChipPlan(0, 0, *chip.shape, targets)
 
 
 # Reading
@@ -115,7 +92,8 @@ def test_an_unusable_image_is_skipped_by_name_and_the_others_are_read(tmp_path: 
 def test_parcels_are_served_by_chips_of_120_pixels(tmp_path: Path) -> None:
     path = write_geotiff(tmp_path / "scene.tif", make_dn(200), L2A)
     findings = Findings()
-    ((chip, plan),) = read_chips(inputs_of(tmp_path, footprint_of(path).buffer(-0.005)), findings)
+    middle = footprint_of(path).centroid.buffer(1e-3)
+    ((chip, plan),) = read_chips(inputs_of(tmp_path, middle), findings)
     assert chip.shape == (120, 120)
     assert [target.parcel.parcel_id for target in plan.targets] == ["0"]
     whole = Scene.open(find_sources([path])[0][0], ReadingOptions(baseline="03.01")).read()
@@ -204,8 +182,9 @@ def test_empty_windows_are_announced_and_left_out(tmp_path: Path) -> None:
     write_geotiff(tmp_path / "track.tif", stack, L2A)
     findings, progress = Findings(), Counter()
     inputs = replace(inputs_of(tmp_path, baseline="04.00"), windows_px=12)
-    taken = [plan for _, plan in chips(inputs, findings, progress, "Reading")]
-    assert [(plan.row, plan.column) for plan in taken] == [(0, 0), (12, 0)]
+    taken = list(works(inputs, findings, progress))
+    windows = [prepared.parts[0][0] for work in taken for prepared, _ in work.jobs]
+    assert [(window.row, window.column) for window in windows] == [(0, 0), (12, 0)]
     assert findings.told == ["track: 2 windows without data are left out."]
     assert progress.announced == len(taken) + progress.reported == 4
 
@@ -217,8 +196,8 @@ class Counter(Silent):
     announced: int = 0
     reported: int = 0
 
-    def start(self, task: str, total: int) -> None:
-        self.announced += total
+    def expect(self, total: int) -> None:
+        self.announced = total
 
     def advance(self, done: int) -> None:
         self.reported += done
@@ -233,189 +212,99 @@ def test_what_is_announced_as_work_is_read_or_skipped(tmp_path: Path, with_parce
     corners += [shapely.box(east - 1e-3, north - 1e-3, east, north)]
     inputs = inputs_of(tmp_path, *(corners if with_parcels else ()))
     progress = Counter()
-    taken = sum(1 for _ in chips(inputs, Findings(), progress, "Reading"))
+    taken = sum(1 for _ in works(inputs, Findings(), progress))
     assert taken == (2 if with_parcels else 1)
     assert progress.announced == taken + progress.reported
 
 
-# Preparing
+# Work
 
 
-def test_a_parcel_without_data_is_skipped_and_the_others_are_prepared() -> None:
-    chip = make_chip()
-    reflectance = chip.reflectance.copy()
-    reflectance[3, :, :60] = np.nan
-    chip = make_chip(reflectance=reflectance, source="scene.tif")
-    plan = plan_of(chip, in_chip(chip, 10, 10, 50, 50), in_chip(chip, 70, 10, 110, 50))
-    findings = Findings()
-    prepared = prepare(chip, plan, "parcel", PATCHES, findings)
-    assert [parcel.parcel.parcel_id for parcel in prepared] == ["1"]
-    (skipped,) = findings.skipped
-    assert (skipped.source, skipped.kind) == ("scene.tif", "no-valid-pixels")
-    assert "parcel 0 is nodata" in skipped.reason
+def works(
+    inputs: Inputs,
+    findings: Findings,
+    progress: Progress,
+    wanted: Callable[[list[Prepared]], list[Prepared]] = list,
+) -> Iterator[TileWork]:
+    """The tiles of all images with what there is to embed in them."""
+    ready = preparation(inputs.pooling)
+    take = partial(
+        tile_works,
+        preparation=ready,
+        findings=findings,
+        progress=progress,
+        wanted=wanted,
+        input_of=ready.input_of,
+    )
+    return each_image(inputs, findings, progress, "Embedding", take)
 
 
-def test_an_image_without_data_is_skipped() -> None:
-    chip = make_chip(8, reflectance=np.full((12, 8, 8), np.nan, dtype=np.float32))
-    findings = Findings()
-    assert prepare(chip, plan_of(chip, None), "image", PATCHES, findings) == []
-    assert [item.kind for item in findings.skipped] == ["no-valid-pixels"]
-    assert "every pixel is nodata" in findings.skipped[0].reason
-
-
-@pytest.mark.parametrize(("clouded", "embeddable"), [(0, True), (59, True), (60, False)])
-def test_a_parcel_is_embedded_where_less_than_60_percent_of_it_is_lost(
-    clouded: int, embeddable: bool
+def test_a_tile_is_read_into_the_encoders_input_once_for_all_of_its_parcels(
+    tmp_path: Path,
 ) -> None:
-    classes = np.full(100, 4, dtype=np.uint8)
-    classes[:clouded] = 9
-    prepared = prepare_one(make_chip(10, scl=classes.reshape(10, 10)))
-    assert prepared.embeddable is embeddable
+    path = write_geotiff(tmp_path / "scene.tif", make_dn(120), L2A)
+    west, south, east, north = footprint_of(path).bounds
+    middle = (west + east) / 2
+    halves = shapely.box(west, south, middle, north), shapely.box(middle, south, east, north)
+    (work,) = works(inputs_of(tmp_path, *halves), Findings(), Silent())
+    assert work.image.shape == (12, 120, 120)
+    assert [prepared.parcel.parcel_id for prepared, _ in work.jobs] == ["0", "1"]
 
 
-def test_a_patch_weighs_by_the_share_of_it_inside_of_the_parcel() -> None:
-    chip = make_chip()
-    # Patches of 8 px: columns 8 to 12 are half of the second, rows 0 to 10 all of the first
-    # and a quarter of the second.
-    weights = prepare_one(chip, in_chip(chip, 8, 0, 12, 10)).pooling_weights
-    expected = np.zeros((PATCHES, PATCHES))
-    expected[0, 1], expected[1, 1] = 0.5, 0.125
-    np.testing.assert_allclose(weights, expected, atol=1e-6)
+def test_a_large_parcel_is_in_the_work_of_each_of_its_tiles(tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "scene.tif", make_dn(200), L2A)
+    found = list(works(inputs_of(tmp_path, footprint_of(path).buffer(-1e-4)), Findings(), Silent()))
+    assert len(found) == 4
+    (prepared,) = {prepared for work in found for prepared, _ in work.jobs}
+    assert prepared.state.pixels_inside == pytest.approx(200 * 200, rel=0.05)
+    weights = sum(float(weights.sum()) for work in found for _, weights in work.jobs)
+    # Patches of 8 x 8 px.
+    assert weights == pytest.approx(prepared.state.pixels_inside / 64, rel=1e-4)
 
 
-def test_the_patches_of_a_smaller_chip_are_smaller() -> None:
-    chip = make_chip(60)
-    # 60 px in 15 patches are 4 px a patch.
-    weights = prepare_one(chip, in_chip(chip, 0, 56, 2, 60)).pooling_weights
-    expected = np.zeros((PATCHES, PATCHES))
-    expected[14, 0] = 0.5
-    np.testing.assert_allclose(weights, expected, atol=1e-6)
+def test_tiles_of_which_nothing_is_wanted_are_passed_over(tmp_path: Path) -> None:
+    path = write_geotiff(tmp_path / "scene.tif", make_dn(200), L2A)
+    west, _, _, north = footprint_of(path).bounds
+    corner = shapely.box(west, north - 1e-3, west + 1e-3, north)
+    inputs = inputs_of(tmp_path, footprint_of(path).buffer(-1e-4), corner)
+    progress = Counter()
+
+    def small(prepared: list[Prepared]) -> list[Prepared]:
+        return [one for one in prepared if one.parcel.parcel_id == "1"]
+
+    (work,) = works(inputs, Findings(), progress, small)
+    assert [prepared.parcel.parcel_id for prepared, _ in work.jobs] == ["1"]
+    assert progress.reported == 3
 
 
-def test_a_parcel_cut_by_the_edge_weighs_with_what_is_left_of_it() -> None:
-    chip = make_chip()
-    weights = prepare_one(chip, in_chip(chip, 116, -50, 300, 8)).pooling_weights
-    expected = np.zeros((PATCHES, PATCHES))
-    expected[0, 14] = 0.5
-    np.testing.assert_allclose(weights, expected, atol=1e-6)
-
-
-def test_with_image_pooling_every_patch_weighs_the_same() -> None:
-    chip = make_chip()
-    for geometry in (None, in_chip(chip, 8, 0, 12, 10)):
-        assert (prepare_one(chip, geometry, "image").pooling_weights == 1).all()
-    assert (prepare_one(chip, None, "parcel").pooling_weights == 1).all()
-
-
-def test_the_fingerprint_is_that_of_pixels_and_parcel_not_of_their_names() -> None:
-    chip = make_chip()
-    geometry = in_chip(chip, 8, 0, 40, 40)
-    fingerprint = prepare_one(chip, geometry).fingerprint
-    renamed = replace(chip, scene="other", source="other.tif", acquired_at=None)
-    assert prepare_one(renamed, geometry).fingerprint == fingerprint
-    assert len(fingerprint) == 64
-
-
-def test_the_fingerprint_tells_of_every_change() -> None:
-    chip = make_chip()
-    geometry = in_chip(chip, 8, 0, 40, 40)
-    brighter, masked = chip.reflectance.copy(), chip.valid_mask.copy()
-    brighter[5, 100, 100] += np.float32(1e-4)
-    masked[100, 100] = False
-    changed = [
-        prepare_one(chip, geometry),
-        prepare_one(chip, in_chip(chip, 8, 0, 40, 40.001)),
-        prepare_one(chip, geometry, "image"),
-        prepare_one(make_chip(reflectance=brighter), geometry),
-        prepare_one(make_chip(valid_mask=masked), geometry),
-        prepare_one(make_chip(bands=L2A[::-1]), geometry),
-    ]
-    assert len({prepared.fingerprint for prepared in changed}) == len(changed)
-
-
-# The encoder's input
-
-
-def test_the_encoder_gets_its_bands_by_name_whatever_the_order_of_the_chip() -> None:
-    chip = make_chip(64)
-    turned = replace(chip, bands=L2A[::-1], reflectance=chip.reflectance[::-1])
-    image = encoder_input(chip, Normalization.ssl4eo(), 120)
-    assert image.shape == (12, 120, 120)
-    assert image.dtype == np.float32
-    np.testing.assert_array_equal(encoder_input(turned, Normalization.ssl4eo(), 120), image)
-
-
-def test_gaps_are_neutral_and_do_not_spread() -> None:
-    reflectance = make_chip(120).reflectance.copy()
-    clean = encoder_input(make_chip(reflectance=reflectance), Normalization.ssl4eo(), 120)
-    reflectance[:, 10:20, 30:40] = np.nan
-    image = encoder_input(make_chip(reflectance=reflectance), Normalization.ssl4eo(), 120)
-    # The stored mean is the middle of [0, 1].
-    np.testing.assert_allclose(image[:, 10:20, 30:40], 0.5, atol=1e-6)
-    untouched = np.ones((120, 120), dtype=np.bool_)
-    untouched[10:20, 30:40] = False
-    np.testing.assert_array_equal(image[:, untouched], clean[:, untouched])
-
-
-def test_a_chip_without_one_of_the_bands_cannot_be_encoded() -> None:
-    with pytest.raises(ImageryError, match="B01"):
-        encoder_input(make_chip(8, bands=L2A[1:]), Normalization.ssl4eo(), 120)
-
-
-class Averaging:
-    """An encoder whose tokens are the patches' mean of the first band."""
-
-    name = "averaging"
-    weights = Weights("untrained", "averages", None)
-    dimensions = 1
-    patches_per_side = PATCHES
-    loaded = True
-
-    def load(self) -> None:
-        """There is nothing to read."""
-
-    def encode(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
-        tokens = np.stack(list(images))[:, 0].reshape(-1, PATCHES, 8, PATCHES, 8).mean(axis=(2, 4))
-        return [
-            np.array([[np.average(token, weights=weight)] for weight in weights], np.float32)
-            for token, weights in zip(tokens, pooling_weights, strict=True)
-        ]
-
-
-def test_each_parcel_gets_the_embedding_of_its_own_patches() -> None:
-    chip = make_chip()
-    images: list[FloatArray] = []
-    for brightness in (0.0, 0.5):
-        image = np.full((12, 120, 120), brightness, dtype=np.float32)
-        image[0, :, :60] += 0.25
-        images.append(image)
-    left, right = in_chip(chip, 0, 0, 40, 40), in_chip(chip, 80, 80, 120, 120)
-    prepared = [
-        prepare(chip, plan_of(chip, *geometries), "parcel", PATCHES, Findings())
-        for geometries in ((left, right), (right,))
-    ]
-    first, second = encode(Averaging(), images, prepared)
-    np.testing.assert_allclose(first, [[0.25], [0.0]], atol=1e-6)
-    np.testing.assert_allclose(second, [[0.5]], atol=1e-6)
+def test_a_parcel_under_clouds_has_no_part_in_any_pass(tmp_path: Path) -> None:
+    stack = np.concatenate([make_dn(120), np.full((1, 120, 120), 9, np.uint16)])
+    path = write_geotiff(tmp_path / "scene.tif", stack, (*L2A, "SCL"))
+    inputs = inputs_of(tmp_path, footprint_of(path).buffer(-1e-3))
+    (work,) = works(inputs, Findings(), Silent())
+    assert (work.image.size, len(work.jobs)) == (0, 0)
+    assert [prepared.parcel.parcel_id for prepared in work.clouded] == ["0"]
 
 
 # Batches
 
 
+def work_of(size: int) -> TileWork:
+    return TileWork(np.zeros(size, np.float32), [], [])
+
+
 @given(st.integers(0, 40), st.integers(1, 17))
 def test_batches_hold_everything_in_order_and_none_is_too_large(count: int, size: int) -> None:
-    chip = make_chip(1)
-    items: list[Any] = [(np.array([number]), [], chip) for number in range(count)]
+    items = [work_of(1) for _ in range(count)]
     batches = list(in_batches(iter(items), size))
-    assert [item for batch in batches for item in batch] == items
+    assert [id(item) for batch in batches for item in batch] == [id(item) for item in items]
     assert all(len(batch) == size for batch in batches[:-1])
     assert all(0 < len(batch) <= size for batch in batches[-1:])
 
 
 def test_chips_that_are_large_come_in_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    chip = make_chip(4)
-    monkeypatch.setattr("indexer.pipeline._MOST_BATCH_BYTES", 2 * chip.reflectance.nbytes)
-    items: list[Any] = [(np.array([number]), [], chip) for number in range(5)]
+    items = [work_of(16) for _ in range(5)]
+    monkeypatch.setattr("indexer.pipeline._MOST_BATCH_BYTES", 2 * items[0].image.nbytes)
     assert [len(batch) for batch in in_batches(iter(items), 16)] == [2, 2, 1]
 
 
@@ -451,6 +340,6 @@ def test_an_unusable_image_does_not_take_its_name_from_a_usable_one(tmp_path: Pa
     write_geotiff(tmp_path / "sentinel" / "place.tif", stack)
     findings = Findings()
     inputs = resolve_inputs([tmp_path], EmbeddingOptions(bands="l2a"), findings)
-    read = list(chips(inputs, findings, Silent(), "Reading"))
+    read = list(each_image(inputs, findings, Silent(), "Reading", chips_of))
     assert [plan.targets[0].parcel.parcel_id for _, plan in read] == ["place"]
     assert [skipped.kind for skipped in findings.skipped] == ["band-count"]

@@ -71,7 +71,9 @@ def test_every_vector_is_the_projected_embedding_of_the_network(
         space = collection_space(connection, "parcels")
     assert space is not None
     assert space.projection is not None
-    encoder = CromaEncoder(tiny_croma, locate_weights("untrained", tiny_croma))
+    encoder = CromaEncoder(
+        tiny_croma, locate_weights("untrained", tiny_croma), precision=space.recipe["precision"]
+    )
     for seed in range(2):
         reflectance = image_dn(seed)[None].astype(np.float32) / np.float32(10_000)
         image = Normalization.ssl4eo().apply(resize(reflectance, 120))

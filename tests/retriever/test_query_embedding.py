@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.encoders.croma import CromaEncoder
+from indexer.encoders.croma import parameters
 from indexer.encoders.weights import locate_weights
 from indexer.errors import GenerationMismatchError, ImageryError, InvalidInputError, WeightsError
 from indexer.imagery.chip import Chip
@@ -84,13 +84,12 @@ def test_k_out_of_bounds_is_refused_before_anything_is_embedded(searcher: Parcel
 
 @pytest.fixture(scope="module")
 def weight_file(tmp_path_factory: pytest.TempPathFactory, tiny_croma: str) -> Path:
-    """A file like the published ones: a dict of the optical parts' state dicts."""
+    """A file of the optical parts, as one state dict."""
     import torch
 
-    encoder = CromaEncoder(tiny_croma, locate_weights("untrained", tiny_croma), "cpu")
-    parts = {part: getattr(encoder._network, part) for part in ("s2_encoder", "s2_GAP_FFN")}
+    content = parameters(tiny_croma, locate_weights("untrained", tiny_croma), "optical")
     file = tmp_path_factory.mktemp("weights") / "weights.pt"
-    torch.save({part: network.state_dict() for part, network in parts.items()}, file)
+    torch.save(content, file)
     return file
 
 

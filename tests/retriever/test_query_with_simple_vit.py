@@ -68,7 +68,7 @@ def field(folder: Path, column: int) -> Path:
 
 
 def ask(searcher: ParcelSearcher, path: Path) -> str:
-    wanted = bands_to_ask_with(searcher.engine, None)
+    wanted = bands_to_ask_with(searcher.engine, None).spectral
     assert wanted is not None
     chip = read_whole(path, SpectralReading(wanted))
     return searcher.similar_by_chip(chip, k=1).matches[0].parcel_id
@@ -83,7 +83,7 @@ def test_an_image_of_a_field_finds_fields_of_its_kind(place: Path, column: int) 
 def test_an_uploaded_image_finds_fields_of_its_kind(place: Path) -> None:
     content = field(place, 1).read_bytes()
     with searching(index_in(place)) as searcher:
-        wanted = bands_to_ask_with(searcher.engine, "parcels")
+        wanted = bands_to_ask_with(searcher.engine, "parcels").spectral
         chip = read_upload(content, "question.tif", ReadingOptions(), wanted)
         (match,) = searcher.similar_by_chip(chip, k=1).matches
     assert match.parcel_id.startswith(KINDS[1])
@@ -92,7 +92,7 @@ def test_an_uploaded_image_finds_fields_of_its_kind(place: Path) -> None:
 def test_an_uploaded_image_of_other_bands_is_refused(place: Path) -> None:
     path = write_geotiff(place / "few.tif", flight()[:3], ["450 nm", "530 nm", "560 nm"])
     with searching(index_in(place)) as searcher:
-        wanted = bands_to_ask_with(searcher.engine, None)
+        wanted = bands_to_ask_with(searcher.engine, None).spectral
     with pytest.raises(ImageryError, match="3 of 6 wanted bands are missing") as caught:
         read_upload(path.read_bytes(), "few.tif", ReadingOptions(), wanted)
     assert caught.value.kind == "missing-band"
@@ -109,7 +109,7 @@ def test_an_image_needs_a_collection_where_there_are_several_encoders(place: Pat
         with pytest.raises(InvalidInputError, match='name one of "other", "parcels"') as caught:
             bands_to_ask_with(searcher.engine, None)
         assert caught.value.kind == "invalid-collection"
-        assert bands_to_ask_with(searcher.engine, "other") is not None
+        assert bands_to_ask_with(searcher.engine, "other").spectral is not None
         with pytest.raises(NotFoundError, match='"another"'):
             bands_to_ask_with(searcher.engine, "another")
 
@@ -119,7 +119,7 @@ def test_an_upload_is_bounded_before_it_is_read(
 ) -> None:
     monkeypatch.setattr(uploads, "MAX_SPECTRAL_VALUES", 10 * 10 * 6 - 1)
     with searching(index_in(place)) as searcher:
-        wanted = bands_to_ask_with(searcher.engine, None)
+        wanted = bands_to_ask_with(searcher.engine, None).spectral
     with pytest.raises(ImageryError, match="too much for a question") as caught:
         read_upload(field(place, 0).read_bytes(), "q.tif", ReadingOptions(), wanted)
     assert caught.value.kind == "too-large"

@@ -164,8 +164,10 @@ def test_progress_counts_every_vector_and_every_k_that_was_tried(empty: Settings
     class Told:
         total = done = 0
 
-        def start(self, task: str, total: int) -> None:
+        def start(self, task: str, total: int, unit: str | None = None) -> None:
             self.total = total
+
+        def expect(self, total: int) -> None: ...
 
         def rename(self, task: str) -> None: ...
 

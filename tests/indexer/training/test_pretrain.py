@@ -97,7 +97,9 @@ class StopsAfter:
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def start(self, task: str, total: int) -> None: ...
+    def start(self, task: str, total: int, unit: str | None = None) -> None: ...
+
+    def expect(self, total: int) -> None: ...
 
     def rename(self, task: str) -> None:
         self.left -= 1
