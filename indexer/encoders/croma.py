@@ -5,13 +5,14 @@ Radar-Optical Masked Autoencoders, https://arxiv.org/abs/2311.00566. Parameters,
 random ones come from torchgeo; ``croma_network`` multiplies them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 
 import numpy as np
 
 from indexer.encoders.base import FloatArray, Images
+from indexer.encoders.cores import Cores
 from indexer.encoders.simple_vit import choose_device
 from indexer.encoders.weights import PARTS, UNTRAINED_SEED, Weights, load_state
 from indexer.errors import InvalidInputError, WeightsError
@@ -192,8 +193,8 @@ class CromaEncoder:
     def pool(self, images: Images, pooling_weights: Sequence[FloatArray]) -> list[FloatArray]:
         """Mean of the tokens that count; see ``Encoder``.
 
-        On a CPU images go through the network one by one, which is as fast there, and each comes
-        out the same whatever is beside it. On a GPU they go together.
+        On a CPU each image goes through the network by itself, several side by side on a core
+        each, and comes out the same whatever is beside it. On a GPU they go together.
 
         Args:
             images: Shape ``(n, bands, 120, 120)``, normalized, bands as ``bands``.
@@ -204,23 +205,33 @@ class CromaEncoder:
         """
         import torch
 
+        if self.device == "cpu":
+            # Loaded before several threads ask for it.
+            self.load()
+            return self._cores.each(self._pool_one, images, pooling_weights)
+        if not len(images):
+            return []
         network = self._network
         with torch.inference_mode():
-            tokens = (
-                image_tokens
-                for batch in self._batches(images)
-                for image_tokens in network.tokens(torch.from_numpy(batch))
-            )
+            tokens = network.tokens(torch.from_numpy(np.ascontiguousarray(images)))
             pooled = [
                 network.pool(image_tokens, torch.from_numpy(_shares(weights)))
                 for image_tokens, weights in zip(tokens, pooling_weights, strict=True)
             ]
             return [rows.cpu().numpy() for rows in pooled]
 
-    def _batches(self, images: Images) -> Iterator[FloatArray]:
-        if self.device == "cpu":
-            return (np.ascontiguousarray(image)[None] for image in images)
-        return iter([np.ascontiguousarray(images)] if len(images) else [])
+    @cached_property
+    def _cores(self) -> Cores:
+        return Cores()
+
+    def _pool_one(self, image: FloatArray, weights: FloatArray) -> FloatArray:
+        import torch
+
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.ascontiguousarray(image)[None])
+            (tokens,) = self._network.tokens(batch)
+            pooled = self._network.pool(tokens, torch.from_numpy(_shares(weights)))
+            return np.asarray(pooled.numpy(), dtype=np.float32)
 
     def finish(self, pooled: FloatArray) -> FloatArray:
         """Send pooled tokens through the head, which joint embeddings have none of.
