@@ -25,6 +25,8 @@ component that would push every cosine towards 1; a mean of fewer rows would be 
 MAX_ROWS_FOR_PCA = 4096
 """Embeddings kept at full length for the fit and for measuring what the projection costs."""
 
+_ROWS_AT_ONCE = 64
+
 
 @dataclass(frozen=True, eq=False)
 class Projection:
@@ -86,11 +88,25 @@ class Projection:
             float32, shape ``(n, VECTOR_DIMENSIONS)``, each of length 1; a row equal to the mean
             stays 0.
         """
-        return unit_rows((embeddings - self.mean) @ self.matrix.T)
+        return unit_rows(_times(embeddings - self.mean, self.matrix.T))
 
     def center(self, embeddings: FloatArray) -> FloatArray:
         """The same centering without the projection, at unit length: to hold its cost against."""
         return unit_rows(embeddings - self.mean)
+
+
+def _times(rows: FloatArray, matrix: FloatArray) -> FloatArray:
+    """``rows @ matrix``, each row the same to the last bit whatever rows are beside it.
+
+    How a product is rounded depends on its shape, so all are of one shape.
+    """
+    product = np.empty((len(rows), matrix.shape[1]), dtype=np.float32)
+    block = np.zeros((_ROWS_AT_ONCE, rows.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        block[: len(some)] = some
+        product[start : start + len(some)] = (block @ matrix)[: len(some)]
+    return product
 
 
 @lru_cache(maxsize=2)

@@ -92,6 +92,8 @@ class RayCluster:
         self._calls: dict[Any, tuple[_Worker, _Task | None]] = {}
         self._unplaced: deque[_Task] = deque()
         self._proven = False
+        # Names of images that workers died of; what is left of them is left out.
+        self._deadly: set[str] = set()
         try:
             self._workers = [_Worker(actor) for actor in self._actors(work)]
             for worker in self._workers:
@@ -125,10 +127,13 @@ class RayCluster:
         tasks: deque[_Task] = deque()
         for block in blocks:
             self._add(tasks, _Task(block))
-            while self._unplaced or len(tasks) >= _IN_MEMORY * max(1, len(self._workers)):
-                self._wait(tasks)
-                yield from _done(tasks)
-        while tasks:
+            yield from self._until(tasks, _IN_MEMORY * max(1, len(self._workers)) - 1)
+        yield from self._until(tasks, 0)
+
+    def _until(self, tasks: deque[_Task], most: int) -> Iterator[tuple[Block, BlockResult]]:
+        """Wait until all blocks are given out, and no more are in memory."""
+        yield from _done(tasks)
+        while self._unplaced or len(tasks) > most:
             self._wait(tasks)
             yield from _done(tasks)
 
@@ -169,6 +174,9 @@ class RayCluster:
             if not free:
                 return
             worker, task = min(free, key=lambda one: len(one.tasks)), self._unplaced.popleft()
+            if all(piece.source.name in self._deadly for piece in task.block.pieces):
+                task.result = BlockResult()
+                continue
             worker.tasks.append(task)
             self._calls[worker.actor.run.remote(task.block)] = worker, task
 
@@ -220,6 +228,7 @@ class RayCluster:
             if not self._proven:
                 raise self._useless(f"its workers die at their first work ({_short(error)})")
             for one in again:
+                self._deadly.add(one.block.pieces[0].source.name)
                 one.result = _left_out(one.block.pieces[0])
         else:
             self._unplaced.extendleft(reversed(again))

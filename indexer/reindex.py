@@ -29,6 +29,8 @@ from indexer.catalog.reading import (
     collection_space,
     count_collection,
     count_kept_embeddings,
+    current_extent,
+    embeddings_of_parcels,
     find_collection,
     find_space,
     get_generation,
@@ -255,6 +257,8 @@ class _Run:
         self.embedder = Embedder(encoder)
         self.embedded = self.unchanged = self.clouded = self.retired = 0
         self.loading_s = 0.0
+        self.gone: list[int] = []
+        """Rows of the parcels that are to be retired."""
         self.collection_id = self._find_collection()
         self.recipe = self._recipe()
         self.preparation = Preparation(self.recipe, inputs.pooling, encoder.patches_per_side)
@@ -315,6 +319,7 @@ class _Run:
 
     def complete(self) -> ReindexReport:
         """Embed, freeze the projection, publish."""
+        self.gone = self._find_gone()
         started = time.monotonic()
         if self.options.ray is None:
             batches = in_batches(self._work(), self.options.batch_size)
@@ -329,6 +334,8 @@ class _Run:
 
     def dry(self) -> ReindexReport:
         """Go through all pixels, but embed and write nothing, save for a few passes to time."""
+        self.gone = self._find_gone()
+        self.retired = len(self.gone)
         started = time.monotonic()
         passes, trial = 0, Embedder(self.encoder)
         for work in self._work():
@@ -341,7 +348,6 @@ class _Run:
                     trial.seconds = 0.0
             self.progress.advance(1)
         self.progress.finish()
-        self._count_gone()
         seconds = time.monotonic() - started - self.loading_s
         timed = max(1, trial.passes - 1)
         # Reading goes on while the network computes.
@@ -445,6 +451,24 @@ class _Run:
         self._write(self._ensure_space(), [_record(one) for one in embedded])
 
     def _write(self, space: SpaceRecord, records: Sequence[ObservationRecord]) -> None:
+        """Write records; the projection is fitted as soon as there are enough, not later.
+
+        So its sample is the same however a run is cut into batches, or was interrupted.
+        """
+        if space.projection is None:
+            with self.engine.connect() as connection:
+                missing = MAX_ROWS_FOR_PCA - count_kept_embeddings(connection, space.id)
+            embedded = [number for number, one in enumerate(records) if one.embedding is not None]
+            if len(embedded) >= missing:
+                end = embedded[missing - 1] + 1 if missing > 0 else 0
+                self._write_some(space, records[:end])
+                self._freeze_projection()
+                space, records = self._ensure_space(), records[end:]
+        self._write_some(space, records)
+
+    def _write_some(self, space: SpaceRecord, records: Sequence[ObservationRecord]) -> None:
+        if not records:
+            return
         vectors: list[FloatArray | None] = [None] * len(records)
         rows = [number for number, one in enumerate(records) if one.embedding is not None]
         if space.projection is not None and rows:
@@ -453,12 +477,9 @@ class _Run:
                 vectors[number] = vector
         with self.engine.begin() as connection:
             collection_id = ensure_collection(connection, self.inputs.collection)
-            kept = count_kept_embeddings(connection, space.id)
-            room = len(records) if space.projection is None else MAX_ROWS_FOR_PCA - kept
+            room = MAX_ROWS_FOR_PCA - count_kept_embeddings(connection, space.id)
             save_observations(connection, collection_id, space.id, records, vectors, room)
         self.collection_id = collection_id
-        if space.projection is None and kept + len(rows) >= MAX_ROWS_FOR_PCA:
-            self._freeze_projection()
 
     def _load_encoder(self) -> None:
         if self.encoder.loaded:
@@ -501,26 +522,47 @@ class _Run:
                 path = str(self.weights.path.resolve())
                 remember_weights_path(connection, self.space.id, path)
             own = collection_space(connection, self.inputs.collection)
+        if found and self.space.projection is None:
+            self._freeze_projection()
+        if self.gone:
+            self._keep_the_last_vectors(self.space)
         if not found:
             return None
-        if self.space.projection is None:
-            self._freeze_projection()
-        folder, gone = self.settings.generations_dir, self._count_gone()
+        folder = self.settings.generations_dir
         current = own is not None and own.id == self.space.id
-        if current and not gone and is_current(self.engine, folder, self.space):
+        if current and not self.gone and is_current(self.engine, folder, self.space):
             return self._current_manifest(self.space)
         # Before anybody can find them, so that no answer lacks a cluster.
         assign_new_vectors(self.engine, self.space.id)
-        additions = Additions(self._agreement(), gone)
+        additions = Additions(self._agreement(), self.gone)
+        self.retired = len(self.gone)
         return build_generation(self.engine, folder, self.space.id, self.collection_id, additions)
 
-    def _count_gone(self) -> list[int]:
-        """Rows of the parcels that are to be retired.
+    def _keep_the_last_vectors(self, space: SpaceRecord) -> None:
+        """Retire nothing where no vector would remain that could be published."""
+        with self.engine.connect() as connection:
+            gone = embeddings_of_parcels(connection, space.id, self.gone)
+            rows, _ = current_extent(connection, space.id)
+        if len(gone) == rows:
+            self.findings.doubt(
+                "--prune retired nothing: no parcel that remains has a vector, and without one "
+                "there is nothing to publish."
+            )
+            self.gone = []
+
+    def _find_gone(self) -> list[int]:
+        """Rows of the parcels that are to be retired, before any work is done.
 
         Raises:
-            InvalidInputError: If none would remain (``invalid-option``).
+            InvalidInputError: If the source names no parcel that is there (``invalid-option``).
         """
         if not self.options.prune or self.maybe_engine is None or self.collection_id is None:
+            return []
+        if self.inputs.unlisted:
+            self.findings.doubt(
+                f"--prune retired nothing: {self.inputs.unlisted} inputs could not be listed, so "
+                "that nobody knows which images they name."
+            )
             return []
         with self.engine.connect() as connection:
             gone = parcels_gone(connection, self.collection_id, self.inputs.named)
@@ -528,11 +570,10 @@ class _Run:
         if gone and len(gone) == there:
             raise InvalidInputError(
                 f"--prune: the source names none of the {there} parcels of collection "
-                f"{self.inputs.collection}, so that all would go; check --collection, "
-                "or leave --prune away.",
+                f"{self.inputs.collection}, so that all of them would go; check --collection and "
+                "how ids are found, or embed the new ones without --prune first.",
                 kind="invalid-option",
             )
-        self.retired = len(gone)
         return list(gone.values())
 
     def _agreement(self) -> dict[str, Any] | None:

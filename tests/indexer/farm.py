@@ -98,7 +98,8 @@ def write_parcels(path: Path, *parcels: tuple[str | None, BaseGeometry]) -> Path
 
 def options(**chosen: Any) -> ReindexOptions:  # noqa: ANN401 - fields of ReindexOptions
     """Options with the encoder that is quick."""
-    return ReindexOptions(**({"encoder": NAME, "weights": "untrained", "device": "cpu"} | chosen))
+    usual = {"encoder": NAME, "weights": "untrained", "device": "cpu", "precision": "fp32"}
+    return ReindexOptions(**(usual | chosen))
 
 
 @contextmanager
