@@ -26,8 +26,8 @@ demo: $(STAMPS)-runtime ## Set up, draw a small landscape, index it, show simila
 	@$(BIN)/parcelle demo
 
 test: lint ## Set up, run the linters, then the whole test suite
-	@echo '== pytest'
-	@$(BIN)/python -m pytest
+	@echo '== pytest, on two cores'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMPS)-dev ## Check style, format, types and the direction of imports
 	@echo '== ruff check'

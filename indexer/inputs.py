@@ -38,6 +38,10 @@ SENTINEL2_GSD_M = 10.0
 GSDS_M = (10.0, 5.0)
 """What ``--gsd`` takes: as Sentinel-2 has it, or twice as fine."""
 
+# What was looked at and names no other image: items of other instruments, and items that are
+# there twice.
+_LISTED = ("bands-unknown", "duplicate-id")
+
 _COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -125,7 +129,10 @@ def resolve_inputs(
     parcels = None if options.parcels is None else _read_parcels(options, findings)
     if options.bbox is None and parcels is not None:
         options = replace(options, bbox=_extent(parcels.parcels))
+    noted = len(findings.skipped)
     sources = _find(imagery, options, findings, wanted, progress)
+    unlisted = sum(one.kind not in _LISTED for one in findings.skipped[noted:])
+    images = _Named(sources, options.windows)
     joint = None
     if options.modality == "joint":
         found = find_pairs(sources, reading, open_scene, progress=progress)
@@ -148,7 +155,8 @@ def resolve_inputs(
         spectral=spectral,
         joint=joint,
         windows_px=options.windows,
-        named=_Named(sources, options.windows) if parcels is None else parcels.named,
+        named=images if parcels is None else parcels.named,
+        unlisted=unlisted if parcels is None else 0,
     )
 
 

@@ -89,6 +89,9 @@ class Inputs:
     """Side of the windows that images are cut into; None takes each image as one."""
     named: Container[str] = frozenset()
     """The ids of all parcels that the source names, also of those that cannot be used."""
+    unlisted: int = 0
+    """Folders, files or documents that may name more images, but could not be looked at; 0 where a
+    file names the parcels."""
 
     def open(self, source: Source) -> Image:
         """Open an image as the encoder needs it.
@@ -138,7 +141,7 @@ class Opened:
         self.image = image
         self.plan = plan
         self.begun = 0
-        """Tiles that were looked at so far."""
+        """Tiles that are done, or handed on, so far."""
         self._findings = findings
         self._looked = False
         self._ahead: ReadAhead | None = None
@@ -147,13 +150,13 @@ class Opened:
         """The tiles one by one; those on a server are read before they are asked for."""
         if not (isinstance(self.image, Scene | JointImage) and self.image.is_remote):
             for plan in self.plan:
-                self.begun += 1
                 yield plan
+                self.begun += 1
             return
         with ReadAhead(self._read) as self._ahead:
             for plan in self._ahead.through(self.plan):
-                self.begun += 1
                 yield plan
+                self.begun += 1
         self._ahead = None
 
     def _read(self, window: Window) -> Chip:

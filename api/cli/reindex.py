@@ -127,7 +127,8 @@ def reindex(
 
 def summary(report: "ReindexReport") -> str:
     """A reindex in a few lines."""
-    rate = f", {report.chips / report.seconds:.2f} tiles/s" if report.chips else ""
+    timed = report.chips and not report.dry_run
+    rate = f", {report.chips / report.seconds:.2f} tiles/s" if timed else ""
     would = "would embed" if report.dry_run else "embedded"
     lines = [
         f"Read {report.read} images: {would} {report.embedded} observations "
@@ -161,11 +162,11 @@ def summary(report: "ReindexReport") -> str:
 
 
 def _estimate(report: "ReindexReport") -> str:
-    seconds = report.estimated_seconds or 0
+    seconds = max(1, round(report.estimated_seconds or 0))
     if not report.chips:
         return "That takes no forward pass."
-    hours, minutes = int(seconds // 3600), int(seconds // 60 % 60)
-    long = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60:.0f} s"
+    hours, minutes = seconds // 3600, seconds // 60 % 60
+    long = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
     return (
         f"That takes {report.chips} forward passes and about {long} on this machine, "
         "as a few of them tell that were tried."

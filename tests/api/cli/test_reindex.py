@@ -1,10 +1,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from indexer.landscape import Landscape
+from indexer.sensors import MODALITY_BANDS
 from tests.api.cli.conftest import Parcelle
+from tests.indexer.imagery.stac.catalogs import bands_of, item, write_bands, write_catalog
+from tests.indexer.imagery.test_joint import write_radar
 from tests.synthetic import make_chip, write_geotiff
 
 
@@ -135,3 +139,144 @@ def test_collection_without_a_vector_is_not_said_to_be_answered_for(
     )
     assert ran.exit_code == 1
     assert "No generation is published" in ran.stdout
+
+
+# Sources and what becomes of them ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--bbox", "1,2,3,4"], "--stac"),
+        (["--datetime", "2023"], "--stac"),
+        (["--max-cloud", "20"], "--stac"),
+        (["--stac", "catalog.json", "--bbox", "here"], 'bbox "here"'),
+        (["--stac", "catalog.json", "--max-cloud", "101"], "--max-cloud"),
+        (["--stac", "catalog.json", "--datetime", "soon"], "soon"),
+        (["--modality", "thermal"], "thermal"),
+        (["--precision", "fp8"], "fp8"),
+        (["--gsd", "5"], "--parcels"),
+        (["--gsd", "7", "--parcels", "parcels.geojson"], "--gsd 7"),
+    ],
+)
+def test_options_of_sources_that_cannot_be_are_wrong_usage(
+    parcelle: Parcelle, chips: Path, home: Path, arguments: list[str], word: str
+) -> None:
+    ran = parcelle("reindex", chips, "--weights", "untrained", *arguments)
+    assert ran.exit_code == 2
+    assert word in ran.stderr
+    assert not home.exists()
+
+
+def test_neither_images_nor_a_catalog_is_wrong_usage(parcelle: Parcelle) -> None:
+    ran = parcelle("reindex", "--weights", "untrained")
+    assert ran.exit_code == 2
+    assert "[no-imagery]" in ran.stderr
+
+
+def test_a_catalog_that_is_not_there_is_named_with_the_reason(
+    parcelle: Parcelle, tiny_croma: str, tmp_path: Path
+) -> None:
+    ran = parcelle("reindex", "--stac", tmp_path / "catalog.json", "--encoder", tiny_croma)
+    assert ran.exit_code == 2
+    assert "catalog.json: no such file" in ran.stderr
+
+
+def test_items_of_a_catalog_are_chosen_by_day_and_clouds(
+    parcelle: Parcelle, tiny_croma: str, tmp_path: Path
+) -> None:
+    days = {"early": "2023-06-01", "clouded": "2023-06-11", "late": "2023-07-01"}
+    items = [
+        item(
+            name,
+            time=f"{day}T10:00:00Z",
+            assets=bands_of("../bands/"),
+            bbox=(4.36, 48.69, 4.43, 48.74),
+            properties={"eo:cloud_cover": 90 if name == "clouded" else 5},
+        )
+        for name, day in days.items()
+    ]
+    write_bands(tmp_path / "s2" / "bands")
+    ran = parcelle(
+        "reindex", "--stac", write_catalog(tmp_path, items), "--encoder", tiny_croma,
+        "--datetime", "2023-06", "--max-cloud", "20", "--bbox", "4.3,48.6,4.5,48.8",
+        "--windows", "512", "--json",
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.stderr
+    assert (ran.json["read"], ran.json["embedded"]) == (1, 1)
+    assert parcelle("state", "early-512px-r00000-c00000").exit_code == 0
+
+
+def test_a_dry_run_says_how_many_passes_and_how_long(
+    parcelle: Parcelle, tiny_croma: str, chips: Path
+) -> None:
+    planned = parcelle("reindex", chips, "--encoder", tiny_croma, "--dry-run")
+    assert "That takes 2 forward passes and about 0 min " in planned.stdout
+    assert "tiles/s" not in planned.stdout
+    parcelle("reindex", chips, "--encoder", tiny_croma)
+    again = parcelle("reindex", chips, "--encoder", tiny_croma, "--dry-run")
+    assert "That takes no forward pass." in again.stdout
+
+
+def test_parcels_that_are_retired_are_counted(
+    parcelle: Parcelle, tiny_croma: str, chips: Path
+) -> None:
+    parcelle("reindex", chips, "--encoder", tiny_croma)
+    (chips / "maize" / "maize_0.tif").unlink()
+    arguments = ("reindex", chips, "--encoder", tiny_croma, "--prune")
+    assert "1 parcels would be retired" in parcelle(*arguments, "--dry-run").stdout
+    ran = parcelle(*arguments)
+    assert ran.exit_code == 0, ran.stderr
+    assert "1 parcels are retired" in ran.stdout
+    assert "Collection parcels holds 1 parcels and 1 observations." in ran.stdout
+    assert parcelle("state", "maize_0").exit_code == 1
+
+
+def test_radar_answers_radar_and_nothing_else(
+    parcelle: Parcelle, tiny_croma: str, chips: Path, tmp_path: Path
+) -> None:
+    for number in range(2):
+        write_radar(tmp_path / "radar" / f"r{number}.tif", -8.0 - 5 * number, size=24)
+    ran = parcelle(
+        "reindex", tmp_path / "radar", "--modality", "sar", "--encoder", tiny_croma, "--json"
+    )
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.json["space"]["modality"] == "sar"
+    image = tmp_path / "radar" / "r1.tif"
+    asked = parcelle("similar", "--image", image, "--format", "json")
+    first, second = asked.json["matches"]
+    assert (first["id"], second["id"]) == ("r1", "r0")
+    assert first["score"] == pytest.approx(1, abs=1e-3)
+    refused = parcelle("similar", "--image", chips / "maize" / "maize_0.tif")
+    assert refused.exit_code == 1
+    assert "required band VV, VH is missing" in refused.stderr
+
+
+def test_images_of_fourteen_bands_answer_images_of_fourteen_bands(
+    parcelle: Parcelle, tiny_croma: str, tmp_path: Path
+) -> None:
+    for number in range(2):
+        optical = make_chip(size=24, seed=number).reflectance
+        backscatter = np.full((2, 24, 24), -10.0 - number, np.float32)
+        stack = np.concatenate([optical, backscatter]).astype(np.float32)
+        write_geotiff(
+            tmp_path / "both" / f"field-{number}.tif", stack, descriptions=MODALITY_BANDS["joint"]
+        )
+    ran = parcelle(
+        "reindex", tmp_path / "both", "--modality", "joint", "--encoder", tiny_croma, "--json"
+    )
+    assert ran.exit_code == 0, ran.stderr
+    assert (ran.json["embedded"], ran.json["space"]["modality"]) == (2, "joint")
+    asked = parcelle("similar", "--image", tmp_path / "both" / "field-1.tif", "--format", "json")
+    assert [match["id"] for match in asked.json["matches"]] == ["field-1", "field-0"]
+
+
+def test_embed_takes_the_same_sources(parcelle: Parcelle, tiny_croma: str, tmp_path: Path) -> None:
+    write_radar(tmp_path / "r.tif", size=24)
+    ran = parcelle(
+        "embed", tmp_path / "r.tif", "--modality", "sar", "--encoder", tiny_croma,
+        "--precision", "fp32", "--out", tmp_path / "r.npy", "--json",
+    )  # fmt: skip
+    assert ran.exit_code == 0, ran.stderr
+    assert ran.json["shape"] == [1, 512]
+    assert ran.json["space"]["precision"] == "fp32"
