@@ -153,7 +153,7 @@ class Opened:
                 yield plan
                 self.begun += 1
             return
-        with ReadAhead(self._read) as self._ahead:
+        with ReadAhead(self._read, self.image.shape[1]) as self._ahead:
             for plan in self._ahead.through(self.plan):
                 yield plan
                 self.begun += 1
