@@ -23,6 +23,28 @@ FEATURE_SCHEMA: Final = {
     },
 }
 
+SPACE_SCHEMA: Final = {
+    "type": "object",
+    "description": "The embedding space, in short. Only vectors of one space are compared.",
+    "required": [
+        "id",
+        "encoder",
+        "weights",
+        "normalization",
+        "pooling",
+        "modality",
+        "precision",
+    ],
+    "properties": {
+        "id": {"type": ["string", "null"]},
+        "encoder": {"type": "string"},
+        "weights": {"type": "string", "description": "trained or untrained."},
+        "normalization": {"type": "string"},
+        "pooling": {"type": "string", "description": "image or parcel."},
+        "modality": {"type": "string", "description": "optical, sar or joint."},
+        "precision": {"type": "string", "description": "fp32, bf16 or int8."},
+    },
+}
 
 MATCHES_SCHEMA: Final = {
     "type": "object",
@@ -33,7 +55,7 @@ MATCHES_SCHEMA: Final = {
         "numberReturned": {"type": "integer"},
         "query": {"type": "object"},
         "generation": {"type": "integer"},
-        "space": {"type": "object"},
+        "space": SPACE_SCHEMA,
         "notes": {"type": "array", "items": {"type": "string"}},
     },
 }

@@ -396,6 +396,8 @@ class ScenePlan:
         )
         lost = ~np.isfinite(shapely.bounds(moved)).all(axis=1)
         moved[lost] = shapely.Polygon()
+        for number in np.flatnonzero(~shapely.is_valid(moved)):
+            moved[number] = _repaired(moved[number])
         return moved
 
 
@@ -486,6 +488,17 @@ def _shows(scene: Image, window: Window, geometry: BaseGeometry) -> bool:
     ]
     outline = shapely.Polygon([scene.transform @ pixel for pixel in pixels])
     return bool(geometry.intersection(outline).area > 0)
+
+
+def _repaired(outline: BaseGeometry) -> BaseGeometry:
+    """The polygons of an outline that crosses itself.
+
+    A long edge bends on its way to another reference system, the points that a file keeps do not:
+    a vertex that lay close to the edge may come to lie beyond it.
+    """
+    parts = shapely.get_parts(shapely.make_valid(outline))
+    # What is left of a place that has no area are lines and points.
+    return shapely.union_all(parts[shapely.get_dimensions(parts) == 2])
 
 
 def _pixel_boxes(scene: Image, geometries: npt.NDArray[np.object_]) -> FloatArray:

@@ -85,7 +85,7 @@ def embed(
     options: EmbedOptions | None = None,
     progress: Progress | None = None,
 ) -> EmbedReport:
-    """Embed images, or parcels on images, into a file; rows in input order.
+    """Embed images, or parcels on images, into a file; rows image by image, tile by tile.
 
     Args:
         settings: Where weights are.

@@ -220,10 +220,14 @@ def _find(
                 "and are taken."
             )
     if not sources:
-        reason = f" ({findings.skipped[0].reason})" if findings.skipped else ""
+        reason = (
+            f"no item of it can be used. {findings.skipped[0].reason}"
+            if findings.skipped
+            else "no item of it fits. Look at the address, or widen --bbox (without it, items "
+            "must touch the parcels), --datetime or --max-cloud."
+        )
         raise InvalidInputError(
-            f"--stac {options.stac}: no item of it fits{reason}. Widen --bbox, --datetime or "
-            "--max-cloud, or look at the address.",
+            f"--stac {options.stac}: {reason}",
             kind="no-imagery",
         )
     return sources

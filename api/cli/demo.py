@@ -51,7 +51,7 @@ def demo(
         settings,
         [imagery],
         ReindexOptions(parcels=parcels, collection=COLLECTION, encoder=ENCODER, weights=weights),
-        Bar(),
+        Bar("tiles"),
     )
     say(summary(report))
     with ParcelSearcher.open(settings) as searcher:

@@ -50,7 +50,7 @@ def embed(
     crop_column: options.CropColumn = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Embed images, or parcels on images, into a file; rows in input order.
+    """Embed images, or parcels on images, into a file; rows image by image, tile by tile.
 
     For example:
 

@@ -47,7 +47,8 @@ def list_all(as_json: options.AsJson = False) -> None:
                 f"{manifest.recall_at_10:.3f}",
                 "-" if kept is None else f"{kept:.3f}",
                 f"{manifest.space_digest[:12]} {manifest.space['encoder']} "
-                f"({manifest.space['weights']}, {manifest.space['pooling']})",
+                f"({manifest.space['weights']}, {manifest.space['pooling']}, "
+                f"{manifest.space['modality']}, {manifest.space['precision']})",
             )
         )
     say_table(

@@ -65,7 +65,7 @@ Imagery = Annotated[
     typer.Argument(
         help="GeoTIFF files, folders (searched in depth) or quoted globs: chips, scenes, folders "
         "with one file per band, Sentinel-2 .SAFE folders and zips. For simple-vit also ENVI "
-        "(.hdr) and NumPy (.npy, .npz). None with --stac.",
+        "(.hdr) and NumPy (.npy, .npz). Not needed with --stac.",
         show_default=False,
     ),
 ]
@@ -96,16 +96,20 @@ StacDatetime = Annotated[
 MaxCloud = Annotated[
     float | None,
     typer.Option(
-        "--max-cloud", metavar="PERCENT", min=0, max=100, help="Only items of --stac below it."
+        "--max-cloud",
+        metavar="PERCENT",
+        min=0,
+        max=100,
+        help="Only items of --stac that are clouded at most so much, or do not say it.",
     ),
 ]
 PrecisionChoice = Annotated[
     Precision | None,
     typer.Option(
         "--precision",
-        help="Numbers that the network computes with; part of the embedding space. int8 is the "
-        "fastest on x86 processors. Default: that of the collection's vectors, else bf16 where "
-        "the device has it.",
+        help="Numbers that the network computes with; part of the embedding space. int8 "
+        "may be faster still on x86 processors. Default: with reindex that of the collection's "
+        "vectors, else bf16 where the device has it.",
         show_default=False,
     ),
 ]

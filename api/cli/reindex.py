@@ -60,8 +60,8 @@ def reindex(
         typer.Option(
             "--ray",
             metavar="ADDRESS",
-            help="Embed on a Ray cluster: its address (HOST:PORT), or auto for the one of this "
-            "machine.",
+            help="Embed on a Ray cluster: its address (HOST:PORT), auto for the one of this "
+            "machine, or local for a new one on this machine alone.",
         ),
     ] = None,
     as_json: options.AsJson = False,
@@ -74,8 +74,8 @@ def reindex(
 
       parcelle reindex EuroSAT/ --bands eurosat --weights untrained
 
-      parcelle reindex --parcels parcels.gpkg --datetime 2023-06 --max-cloud 20
-        --stac https://earth-search.aws.element84.com/v1/collections/sentinel-2-l2a
+      parcelle reindex --stac archive/catalog.json --datetime 2023-06
+        --max-cloud 20 --parcels parcels.gpkg
 
       parcelle reindex flight.hdr --windows 64 --encoder simple-vit:flight.pt
 
@@ -154,7 +154,7 @@ def summary(report: "ReindexReport") -> str:
     lines.append(
         f"Generation {report.generation} answers: recall@10 {report.recall_at_10:.3f}{cost}; "
         f"space {space['id']} ({space['encoder']}, {space['weights']} weights, "
-        f"{space['pooling']} pooling, {space['precision']})."
+        f"{space['pooling']} pooling, {space['modality']}, {space['precision']})."
     )
     if report.precision_agreement is not None:
         lines.append(_agreement(report.precision_agreement, space["precision"]))
@@ -169,7 +169,7 @@ def _estimate(report: "ReindexReport") -> str:
     long = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds % 60} s"
     return (
         f"That takes {report.chips} forward passes and about {long} on this machine, "
-        "as a few of them tell that were tried."
+        "estimated from a few of them."
     )
 
 

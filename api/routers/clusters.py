@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
 from api.errors import PROBLEMS_OF_READING, problem_responses
-from api.features import described
+from api.features import SPACE_SCHEMA, described
 from api.parameters import Text
 from indexer.clusters.naming import MAX_NAME
 from retriever.clusters import DEFAULT_CLUSTERS, MAX_CLUSTERS, MIN_CLUSTERS
@@ -56,7 +56,7 @@ _CLUSTERS_SCHEMA: Final = {
     "properties": {
         "collection": {"type": "string"},
         "generation": {"type": "integer", "description": "The one that was grouped."},
-        "space": {"type": "object"},
+        "space": SPACE_SCHEMA,
         "k": {"type": "integer"},
         "stored": {
             "type": "boolean",

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
 from api.errors import problem_responses
-from api.features import described
+from api.features import SPACE_SCHEMA, described
 from indexer.catalog.reading import list_generations
 
 _GENERATION_SCHEMA: Final = {
@@ -15,7 +15,7 @@ _GENERATION_SCHEMA: Final = {
     "required": ["generation", "space", "rows", "nlist", "recall_at_10", "published_at", "current"],
     "properties": {
         "generation": {"type": "integer"},
-        "space": {"type": "object", "description": "The embedding space, in short."},
+        "space": SPACE_SCHEMA,
         "rows": {"type": "integer", "description": "Vectors that it holds."},
         "nlist": {"type": "integer", "description": "Lists of the index."},
         "nprobe": {"type": "integer", "description": "Lists that a search looks into."},
@@ -27,6 +27,21 @@ _GENERATION_SCHEMA: Final = {
         "projection_recall_at_10": {
             "type": ["number", "null"],
             "description": "Share of the 10 nearest that the projection to 512 dimensions keeps.",
+        },
+        "precision_agreement": {
+            "type": ["object", "null"],
+            "description": "How well the precision agrees with fp32, measured on some tiles when "
+            "the space was made; null for fp32.",
+            "properties": {
+                "embeddings": {"type": "integer", "description": "How many were compared."},
+                "cosine_mean": {"type": "number"},
+                "cosine_min": {"type": "number"},
+                "neighbors_kept": {
+                    "type": ["number", "null"],
+                    "description": "Share of the 10 nearest that are the same; null where fewer "
+                    "than 30 embeddings were compared.",
+                },
+            },
         },
         "published_at": {"type": "string", "format": "date-time"},
         "current": {"type": "boolean", "description": "Whether it answers searches now."},

@@ -10,9 +10,9 @@ Result = TypeVar("Result")
 class Cores:
     """As many threads as torch would use for one product, each of which computes by itself.
 
-    Two images on a core each are a tenth faster than two after each other on two cores, because no
-    core waits for the other after each product; on a busy machine, where one core is late again and
-    again, several times faster (measured on CROMA-Large, ``benchmarks.embedding``).
+    Two images on a core each are a tenth faster than two after each other on two cores (measured
+    on CROMA-Large), because no core waits for the other after each product. On a busy machine,
+    where one core is late again and again, they are several times faster.
     """
 
     def __init__(self) -> None:

@@ -145,10 +145,11 @@ def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list
         base = Path(os.path.commonpath([_absolute(file.parent) for file in explicit]))
         found.update({file: base for file in explicit})
     if not found:
-        named = ", ".join(map(str, imagery)) or "nothing"
+        named = ", ".join(map(str, imagery))
+        found_what = f"No GeoTIFF found in {named}" if named else "No GeoTIFF found: none is named"
         raise InvalidInputError(
-            f"No GeoTIFF found in {named}. Name GeoTIFF files, Sentinel-2 products (.SAFE folders "
-            "or zip files of them), a folder of these, or a quoted glob.",
+            f"{found_what}. Name GeoTIFF files, Sentinel-2 products (.SAFE folders or zip files of "
+            "them), a folder of these, or a quoted glob; or a catalog with --stac.",
             kind="no-imagery",
         )
     return _group(found), skipped

@@ -34,7 +34,7 @@ class Space(Part):
 
     id: str | None
     encoder: str
-    weights: Annotated[str, Field(description="pretrained, trained or untrained.")]
+    weights: Annotated[str, Field(description="trained or untrained.")]
     normalization: str
     pooling: str
     modality: str

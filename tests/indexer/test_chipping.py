@@ -493,6 +493,29 @@ def test_scenes_of_two_zones_show_the_same_parcel_each_in_its_own_system() -> No
         assert target.geometry.centroid.distance(shapely.Point(x, y)) < 1
 
 
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_parcel_whose_outline_crosses_itself_in_the_scene_is_shown(pooling: Pooling) -> None:
+    # An edge of 3.9 km along a parallel, of which a straight line in UTM lies 0.3 m to the north
+    # halfway. There the lowest corner of the hole is 2 cm north of the parallel.
+    edge, middle = 45.0, 3.025
+    hole = [(middle, edge + 2e-7), (middle + 0.005, edge + 0.005), (middle - 0.005, edge + 0.005)]
+    parcel = Polygon([(3.0, edge), (3.05, edge), (3.05, edge + 0.01), (3.0, edge + 0.01)], [hole])
+    assert parcel.is_valid
+    to_map = pyproj.Transformer.from_crs(4326, UTM_31, always_xy=True)
+    x, y = to_map.transform(3.0, edge + 0.01)
+    scene = make_scene(transform=Affine(10, 0, x - 100, 0, -10, y + 100))
+    plans = plan(scene, [parcel_of(parcel)], pooling)
+    targets = [one for chip in plans for one in chip.targets]
+    targets += [view.target for chip in plans for view in chip.views]
+    (target,) = targets
+    assert target.geometry is not None
+    assert target.geometry.is_valid
+    outline = shapely.transform(parcel, lambda points: np.column_stack(to_map.transform(*points.T)))
+    assert not outline.is_valid
+    # The hole's corner beyond the edge is a triangle of a few square decimeters.
+    assert target.geometry.area == pytest.approx(outline.area, abs=1)
+
+
 # rasterio 1.4 multiplies rotated transforms in a way that affine 3 means to end some day.
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 def test_a_rotated_scene_shows_what_lies_on_it() -> None:

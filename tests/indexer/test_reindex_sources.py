@@ -385,6 +385,13 @@ def test_a_catalog_in_which_nothing_fits_is_no_imagery(settings: Settings, archi
     assert not settings.data_dir.exists()
 
 
+def test_a_catalog_at_an_address_of_another_scheme_is_refused_with_what_is_read(
+    settings: Settings, archive: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"s3://b/catalog\.json: catalogs are read at http"):
+        reindex(settings, [], chosen(archive, "s3://b/catalog.json"))
+
+
 # Radar ---------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,15 @@ def home_of(location: str, limits: Limits = PATIENT) -> Home:
     return Home(path.parent, is_private=True)
 
 
+def _check_is_path(location: str) -> None:
+    if "://" in location:
+        raise ImageryError(
+            f"{location}: catalogs are read at http:// and https:// addresses and on disk; name "
+            "one of these.",
+            kind="href-refused",
+        )
+
+
 @dataclass(frozen=True)
 class _Visit:
     """A document that is to be read, and the documents that led there."""
@@ -156,6 +165,7 @@ class _Finder:
         location = self._query.location
         try:
             if not is_url(location):
+                _check_is_path(location)
                 path = Path(location).resolve()
                 location = str(path / "catalog.json" if path.is_dir() else path)
             self._home = home_of(location, self._limits)

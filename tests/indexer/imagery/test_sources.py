@@ -110,7 +110,7 @@ def test_nothing_found_at_all_is_an_error_that_names_the_place(tmp_path: Path, n
 
 
 def test_no_path_at_all_is_an_error() -> None:
-    with pytest.raises(InvalidInputError, match="No GeoTIFF found in nothing"):
+    with pytest.raises(InvalidInputError, match="No GeoTIFF found: none is named"):
         find_sources([])
 
 
