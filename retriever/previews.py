@@ -214,9 +214,9 @@ def _open_scene(shown: AnyRow, style: Style) -> Image:
 
 def _open_radar(shown: AnyRow, style: Style) -> Image:
     """The radar image that was observed: VV as gray, or in false color both polarizations."""
-    from indexer.imagery.radar_preview import ShownRadar
+    from indexer.imagery.radar_preview import shown_radar
 
-    return ShownRadar(_reopened(shown, RADAR_BANDS), style)
+    return shown_radar(_reopened(shown, RADAR_BANDS), style)
 
 
 def _reopened(shown: AnyRow, bands: tuple[str, ...]) -> Scene:

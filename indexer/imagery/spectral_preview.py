@@ -1,16 +1,14 @@
 """An image of any bands in any units, prepared for ``draw_preview``."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
-from affine import Affine
-from rasterio.crs import CRS
 
 from indexer.errors import ImageryError
 from indexer.imagery.chip import Chip
+from indexer.imagery.image import ShownImage
 from indexer.imagery.preview import Style
-from indexer.imagery.sources import ImageSource
 from indexer.imagery.spectral_bands import GREEN_UM, RED_UM
 from indexer.imagery.spectral_cube import SpectralImage
 from indexer.imagery.true_color import true_color_bands
@@ -18,54 +16,6 @@ from indexer.imagery.true_color import true_color_bands
 _NEAR_INFRARED_UM: Final = 0.842
 _TOLERANCE_UM: Final = 0.05
 _DARK_PERCENTILE, _LIGHT_PERCENTILE = 1.0, 99.0
-
-
-@dataclass(frozen=True)
-class ShownImage:
-    """Three bands of an image, each stretched from 0 to 1 over what is looked at."""
-
-    image: SpectralImage
-    """With the bands shown as red, green and blue."""
-
-    @property
-    def source(self) -> ImageSource:
-        """Of the image."""
-        return self.image.source
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self.image.shape
-
-    @property
-    def transform(self) -> Affine:
-        """Pixel to map coordinates, as in rasterio."""
-        return self.image.transform
-
-    @property
-    def crs(self) -> CRS | None:
-        """Of the image."""
-        return self.image.crs
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """West, south, east, north in the units of ``crs``."""
-        return self.image.bounds
-
-    def read(self, row: int = 0, column: int = 0, height: int = 0, width: int = 0) -> Chip:
-        """Read a window; each band from its 1st to its 99th percentile there becomes 0 to 1."""
-        chip = self.image.read(row, column, height, width)
-        values = chip.reflectance.copy()
-        for band in values:
-            seen = band[chip.valid_mask]
-            if not seen.size:
-                continue
-            dark, light = np.percentile(seen, (_DARK_PERCENTILE, _LIGHT_PERCENTILE)).tolist()
-            # What is even all over is shown as a middling gray.
-            band[:] = (
-                np.clip((band - dark) / (light - dark), 0, 1) if light > dark else band * 0 + 0.5
-            )
-        return replace(chip, reflectance=values)
 
 
 def shown_image(image: SpectralImage, style: Style) -> ShownImage:
@@ -84,7 +34,20 @@ def shown_image(image: SpectralImage, style: Style) -> ShownImage:
     else:
         red, green, blue = (_nearest(image, at) for at in (_NEAR_INFRARED_UM, RED_UM, GREEN_UM))
         positions = red, green, blue
-    return ShownImage(image.with_bands(positions))
+    return ShownImage(image.with_bands(positions), _stretched)
+
+
+def _stretched(chip: Chip) -> Chip:
+    """Each band from its 1st to its 99th percentile in view, as 0 to 1."""
+    values = chip.reflectance.copy()
+    for band in values:
+        seen = band[chip.valid_mask]
+        if not seen.size:
+            continue
+        dark, light = np.percentile(seen, (_DARK_PERCENTILE, _LIGHT_PERCENTILE)).tolist()
+        # What is even all over is shown as a middling gray.
+        band[:] = np.clip((band - dark) / (light - dark), 0, 1) if light > dark else band * 0 + 0.5
+    return replace(chip, reflectance=values)
 
 
 def _nearest(image: SpectralImage, wavelength_um: float) -> int:

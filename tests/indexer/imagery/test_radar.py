@@ -18,7 +18,7 @@ from indexer.errors import ImageryError
 from indexer.imagery.chip import Chip, FloatArray
 from indexer.imagery.preview import Style, draw_preview
 from indexer.imagery.radar import decibels, linear_power, radar_gaps
-from indexer.imagery.radar_preview import ShownRadar
+from indexer.imagery.radar_preview import shown_radar
 from indexer.imagery.reader import Layer, ReadingOptions, Scaling, Scene, baseline_doubt
 from indexer.imagery.sources import ImageSource, find_sources
 from indexer.sensors import MODALITY_BANDS, PROFILES, RADAR_BANDS, parse_bands
@@ -297,7 +297,7 @@ def test_radar_hides_no_doubt_about_the_optical_bands_beside_it() -> None:
 
 def shown(tmp_path: Path, style: Style, values: FloatArray) -> Chip:
     scene = open_radar(write_geotiff(tmp_path / "a.tif", values, RADAR_BANDS))
-    return ShownRadar(scene, style).read()
+    return shown_radar(scene, style).read()
 
 
 def test_a_picture_of_radar_is_gray(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_picture_of_radar_can_be_drawn(tmp_path: Path) -> None:
     values = random.uniform(-25, -5, (2, 16, 16)).astype(np.float32)
     values[:, 0] = NAN
     scene = open_radar(write_geotiff(tmp_path / "a.tif", values, RADAR_BANDS))
-    drawn = draw_preview(ShownRadar(scene, "true-color"), None, "true-color", 16)
+    drawn = draw_preview(shown_radar(scene, "true-color"), None, "true-color", 16)
     pixels = np.asarray(Image.open(io.BytesIO(drawn)))
     assert (pixels[0, :, 3] == 0).all()
     assert (pixels[1:, :, 3] == 255).all()
