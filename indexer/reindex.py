@@ -257,6 +257,8 @@ class _Run:
         self.embedder = Embedder(encoder)
         self.embedded = self.unchanged = self.clouded = self.retired = 0
         self.loading_s = 0.0
+        self.room: int | None = None
+        """How many more embeddings are kept at full length; None until somebody asks."""
         self.gone: list[int] = []
         """Rows of the parcels that are to be retired."""
         self.collection_id = self._find_collection()
@@ -456,8 +458,7 @@ class _Run:
         So its sample is the same however a run is cut into batches, or was interrupted.
         """
         if space.projection is None:
-            with self.engine.connect() as connection:
-                missing = MAX_ROWS_FOR_PCA - count_kept_embeddings(connection, space.id)
+            missing = self._room(space)
             embedded = [number for number, one in enumerate(records) if one.embedding is not None]
             if len(embedded) >= missing:
                 end = embedded[missing - 1] + 1 if missing > 0 else 0
@@ -475,11 +476,20 @@ class _Run:
             stacked = np.stack([one.embedding for one in records if one.embedding is not None])
             for number, vector in zip(rows, space.projection.apply(stacked), strict=True):
                 vectors[number] = vector
+        room = self._room(space)
         with self.engine.begin() as connection:
             collection_id = ensure_collection(connection, self.inputs.collection)
-            room = MAX_ROWS_FOR_PCA - count_kept_embeddings(connection, space.id)
             save_observations(connection, collection_id, space.id, records, vectors, room)
         self.collection_id = collection_id
+        self.room = max(0, room - len(rows))
+
+    def _room(self, space: SpaceRecord) -> int:
+        """How many more embeddings are kept at full length."""
+        if self.room is None:
+            # Once for a run: among millions of rows they take long to be found.
+            with self.engine.connect() as connection:
+                self.room = MAX_ROWS_FOR_PCA - count_kept_embeddings(connection, space.id)
+        return self.room
 
     def _load_encoder(self) -> None:
         if self.encoder.loaded:
