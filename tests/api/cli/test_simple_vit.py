@@ -31,7 +31,7 @@ def indexed(parcelle: Parcelle, place: Path) -> Parcelle:
     )
     assert ran.exit_code == 0, ran.stderr
     assert "embedded 16 observations" in ran.stdout
-    assert "(simple-vit, trained weights, image pooling, fp32)" in ran.stdout
+    assert "(simple-vit, trained weights, image pooling, optical, fp32)" in ran.stdout
     return parcelle
 
 
