@@ -28,26 +28,37 @@ from tests.indexer.one_layer import one_layer_installed
 Network = Literal["croma", "numpy"]
 
 
-def measure_memory(network: Network, few: int, many: int) -> dict[str, Any]:
-    """Peak memory of two runs, and how much more the larger takes."""
-    # Side by side, as time does not matter here.
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", __name__, network, str(images)], stdout=subprocess.PIPE
-        )
-        for images in (few, many)
-    ]
-    told = [process.communicate()[0] for process in processes]
-    if any(process.returncode for process in processes):
-        raise RuntimeError("a process that measures memory failed")
-    small, large = map(json.loads, told)
-    return {
-        "network": network,
-        "images": [few, many],
-        "peak_mib": [small["peak_mib"], large["peak_mib"]],
-        "gained_while_embedding_mib": [small["gained_mib"], large["gained_mib"]],
-        "many_to_few": round(large["peak_mib"] / small["peak_mib"], 3),
-    }
+class MemoryRuns:
+    """Two runs side by side, as time does not matter here; they go on while something else begins.
+
+    Args:
+        network: ``croma`` or ``numpy``.
+        few: Images of the first run.
+        many: Of the second.
+    """
+
+    def __init__(self, network: Network, few: int, many: int) -> None:
+        self._network, self._images = network, [few, many]
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", __name__, network, str(images)], stdout=subprocess.PIPE
+            )
+            for images in (few, many)
+        ]
+
+    def result(self) -> dict[str, Any]:
+        """Peak memory of both, when they are done, and how much more the larger takes."""
+        told = [process.communicate()[0] for process in self._processes]
+        if any(process.returncode for process in self._processes):
+            raise RuntimeError("a process that measures memory failed")
+        small, large = map(json.loads, told)
+        return {
+            "network": self._network,
+            "images": self._images,
+            "peak_mib": [small["peak_mib"], large["peak_mib"]],
+            "gained_while_embedding_mib": [small["gained_mib"], large["gained_mib"]],
+            "many_to_few": round(large["peak_mib"] / small["peak_mib"], 3),
+        }
 
 
 class _Gained(Silent):
