@@ -505,6 +505,7 @@ def test_a_zip_file_with_names_that_lead_out_of_it_is_refused(
     assert refusal(packed).kind == "unsafe-path"
 
 
+# The standard library warns of what is made here on purpose.
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 def test_a_zip_file_with_two_files_of_one_name_is_refused(product: Path, tmp_path: Path) -> None:
     packed = zip_product(product, tmp_path / f"{L2A}.zip")
@@ -551,6 +552,7 @@ def test_an_encrypted_zip_file_is_refused(product: Path, tmp_path: Path) -> None
     assert "encrypted" in error.message
 
 
+# rasterio cannot log what GDAL says about damaged bytes where it quotes them.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(6))
 def test_damaged_zip_files_never_end_in_anything_but_an_imagery_error(
