@@ -6,6 +6,8 @@
          ├───────────────── current space ──────────────────────────┘ └─ current generation ┘
          ├─── clusterings ──< clusters ──< cluster_members ─── embeddings
          └──< unassigned_cluster_names
+
+    changes: the rows of parcels that were written, one after the other
 """
 
 from datetime import UTC, datetime
@@ -197,6 +199,20 @@ class Embedding(Base):
     """True once a newer row stands for the same observation and space; such a row still answers
     in the generations that hold it and goes when the next one is published."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default=func.now())
+
+
+class Change(Base):
+    """One parcel that was written, changed or deleted, or whose observations or embeddings were.
+
+    Numbers are given in the order of commits and never again; see ``catalog.changes``.
+    """
+
+    __tablename__ = "changes"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    parcel_id: Mapped[int] = mapped_column(BigInteger)
+    """Row of the parcel. No foreign key: what was deleted stands here too."""
 
 
 class Generation(Base):

@@ -1,4 +1,7 @@
-"""Statements that change the catalog. Each runs in the caller's transaction."""
+"""Statements that change the catalog. Each runs in the caller's transaction.
+
+Whatever changes what a search may find is noted in the change log (``catalog.changes``).
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +13,8 @@ import numpy.typing as npt
 import shapely
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
+from indexer.catalog.bulk import insert_rows
+from indexer.catalog.changes import log_changes
 from indexer.catalog.tables import (
     Collection,
     Embedding,
@@ -25,6 +30,18 @@ FloatArray = npt.NDArray[np.float32]
 
 # SQLite takes 32,766 parameters in one statement, PostgreSQL 65,535; a batch may have more parcels.
 _MOST_PARAMETERS = 10_000
+
+# Made once: a statement remembers what it takes to find its compiled form.
+_SOME_PARCELS = (
+    ParcelRow.collection_id == bindparam("collection"),
+    ParcelRow.parcel_id.in_(bindparam("some", expanding=True)),
+)
+_STORED_PARCELS = select(ParcelRow.__table__).where(*_SOME_PARCELS)
+_PARCEL_ROWS = select(ParcelRow.parcel_id, ParcelRow.id).where(*_SOME_PARCELS)
+_OBSERVATION_IDS = select(Observation.parcel_id, Observation.scene, Observation.id).where(
+    Observation.scene.in_(bindparam("scenes", expanding=True)),
+    Observation.parcel_id.in_(bindparam("some", expanding=True)),
+)
 
 T = TypeVar("T")
 
@@ -111,6 +128,17 @@ def set_vectors(connection: Connection, ids: Sequence[int], vectors: FloatArray)
         statement,
         [{"row": row, "value": _blob(vector)} for row, vector in zip(ids, vectors, strict=True)],
     )
+    log_changes(connection, _parcels_of_embeddings(connection, ids))
+
+
+def _parcels_of_embeddings(connection: Connection, ids: Sequence[int]) -> set[int]:
+    """Rows of the parcels that embeddings are of."""
+    statement = select(Observation.parcel_id).join(Embedding)
+    return {
+        row
+        for some in in_chunks(ids)
+        for row in connection.scalars(statement.where(Embedding.id.in_(some)))
+    }
 
 
 def save_parcels(
@@ -121,7 +149,16 @@ def save_parcels(
     Returns:
         Row of each parcel, by parcel id.
     """
-    wanted = {parcel.parcel_id: _parcel_values(collection_id, parcel) for parcel in parcels}
+    rows, written = _write_parcels(connection, collection_id, parcels)
+    log_changes(connection, written)
+    return rows
+
+
+def _write_parcels(
+    connection: Connection, collection_id: int, parcels: Sequence[Parcel]
+) -> tuple[dict[str, int], list[int]]:
+    """Rows of parcels by parcel id, and which of them had to be written."""
+    wanted = _parcel_values(collection_id, parcels)
     rows: dict[str, int] = {}
     changed: list[dict[str, Any]] = []
     for row in _stored_parcels(connection, collection_id, list(wanted)):
@@ -130,19 +167,26 @@ def save_parcels(
         if any(row[name] != value for name, value in values.items()):
             changed.append({**values, "row": row["id"]})
     _update(connection, ParcelRow, changed)
-    inserted = _insert(connection, ParcelRow, list(wanted.values()))
-    rows.update(zip(wanted, inserted, strict=True))
-    return rows
+    written = [values["row"] for values in changed]
+    if wanted:
+        insert_rows(connection, ParcelRow, list(wanted.values()))
+        inserted = _parcel_rows(connection, collection_id, list(wanted))
+        rows.update(inserted)
+        written.extend(inserted.values())
+    return rows, written
 
 
-def _insert(
-    connection: Connection, table: type[ParcelRow | Observation], rows: list[dict[str, Any]]
-) -> list[int]:
-    """Insert rows, numbered in their order; returns their ids in that order."""
-    if not rows:
-        return []
-    statement = insert(table).returning(table.id, sort_by_parameter_order=True)
-    return list(connection.scalars(statement, rows))
+def _parcel_rows(
+    connection: Connection, collection_id: int, parcel_ids: Sequence[str]
+) -> dict[str, int]:
+    """Rows of parcels that the collection holds, by parcel id."""
+    return {
+        parcel_id: row
+        for some in in_chunks(parcel_ids)
+        for parcel_id, row in connection.execute(
+            _PARCEL_ROWS, {"collection": collection_id, "some": some}
+        )
+    }
 
 
 def _update(
@@ -163,30 +207,34 @@ def _stored_parcels(
     connection: Connection, collection_id: int, parcel_ids: Sequence[str]
 ) -> Iterator[RowMapping]:
     """Those of the parcels that the collection holds already."""
-    columns = ParcelRow.__table__.c
     for some in in_chunks(parcel_ids):
         yield from connection.execute(
-            select(ParcelRow.__table__).where(
-                columns.collection_id == collection_id, columns.parcel_id.in_(some)
-            )
+            _STORED_PARCELS, {"collection": collection_id, "some": some}
         ).mappings()
 
 
-def _parcel_values(collection_id: int, parcel: Parcel) -> dict[str, Any]:
-    west, south, east, north = parcel.bbox or (None, None, None, None)
-    return {
-        "collection_id": collection_id,
-        "parcel_id": parcel.parcel_id,
-        "geometry": None if parcel.geometry is None else shapely.to_wkb(parcel.geometry),
-        "west": west,
-        "south": south,
-        "east": east,
-        "north": north,
-        "area_m2": parcel.area_m2,
-        "crop_code": parcel.crop_code,
-        "crop_name": parcel.crop_name,
-        "attributes": parcel.attributes,
-    }
+def _parcel_values(collection_id: int, parcels: Sequence[Parcel]) -> dict[str, dict[str, Any]]:
+    """What stands in the rows of parcels, by parcel id."""
+    geometries = np.array([parcel.geometry for parcel in parcels], dtype=np.object_)
+    contents = shapely.to_wkb(geometries).tolist()
+    bounds = shapely.bounds(geometries).tolist()
+    values: dict[str, dict[str, Any]] = {}
+    for parcel, content, box in zip(parcels, contents, bounds, strict=True):
+        west, south, east, north = (None, None, None, None) if content is None else box
+        values[parcel.parcel_id] = {
+            "collection_id": collection_id,
+            "parcel_id": parcel.parcel_id,
+            "geometry": content,
+            "west": west,
+            "south": south,
+            "east": east,
+            "north": north,
+            "area_m2": parcel.area_m2,
+            "crop_code": parcel.crop_code,
+            "crop_name": parcel.crop_name,
+            "attributes": parcel.attributes,
+        }
+    return values
 
 
 def save_observations(
@@ -210,14 +258,18 @@ def save_observations(
             space's projection is still open.
         keep_embeddings: So many of the records' embeddings are kept at full length.
     """
-    parcels = save_parcels(connection, collection_id, [record.parcel for record in records])
+    parcels, _ = _write_parcels(connection, collection_id, [record.parcel for record in records])
     values = [_observation_values(parcels[record.parcel.parcel_id], record) for record in records]
     ids = [None if record.known is None else record.known.observation_id for record in records]
     known = [{**one, "row": row} for one, row in zip(values, ids, strict=True) if row is not None]
     new = [one for one, row in zip(values, ids, strict=True) if row is None]
     _update(connection, Observation, known)
-    inserted = iter(_insert(connection, Observation, new))
-    observations = [next(inserted) if row is None else row for row in ids]
+    insert_rows(connection, Observation, new)
+    inserted = _observation_ids(connection, new)
+    observations = [
+        inserted[one["parcel_id"], one["scene"]] if row is None else row
+        for one, row in zip(values, ids, strict=True)
+    ]
     _supersede(connection, records)
     rows: list[dict[str, Any]] = []
     for record, vector, observation_id in zip(records, vectors, observations, strict=True):
@@ -233,8 +285,8 @@ def save_observations(
                     "superseded": False,
                 }
             )
-    if rows:
-        connection.execute(insert(Embedding), rows)
+    insert_rows(connection, Embedding, rows)
+    log_changes(connection, parcels.values())
 
 
 def _supersede(connection: Connection, records: Sequence[ObservationRecord]) -> None:
@@ -252,16 +304,17 @@ def _observation_ids(
     connection: Connection, rows: Sequence[dict[str, Any]]
 ) -> dict[tuple[int, str], int]:
     """Ids of observations by parcel row and scene; of others of the same parcels too."""
-    scenes = sorted({row["scene"] for row in rows})
-    parcels = [row["parcel_id"] for row in rows]
-    found: dict[tuple[int, str], int] = {}
-    for scene in scenes:
-        for some in in_chunks(parcels):
-            statement = select(Observation.parcel_id, Observation.id).where(
-                Observation.parcel_id.in_(some), Observation.scene == scene
-            )
-            found.update({(parcel, scene): row for parcel, row in connection.execute(statement)})
-    return found
+    return {
+        (parcel, scene): found
+        for some in in_chunks(rows)
+        for parcel, scene, found in connection.execute(
+            _OBSERVATION_IDS,
+            {
+                "scenes": sorted({row["scene"] for row in some}),
+                "some": [row["parcel_id"] for row in some],
+            },
+        )
+    }
 
 
 def _observation_values(parcel_row: int, record: ObservationRecord) -> dict[str, Any]:
@@ -279,7 +332,7 @@ def _observation_values(parcel_row: int, record: ObservationRecord) -> dict[str,
         "covered_fraction": state.covered_fraction,
         "cloud_cover_percent": state.cloud_cover_percent,
         "reliable": state.reliable,
-        "indices": state.to_dict()["indices"],
+        "indices": {name: summary.to_dict() for name, summary in state.indices.items()},
         "fingerprint": record.fingerprint,
     }
 
@@ -296,6 +349,7 @@ def delete_parcels(connection: Connection, rows: Sequence[int]) -> None:
     """
     for some in in_chunks(rows):
         connection.execute(delete(ParcelRow).where(ParcelRow.id.in_(some)))
+    log_changes(connection, rows)
 
 
 def remember_image(
@@ -348,4 +402,4 @@ def _as_json(names: tuple[str, ...] | None) -> list[str] | None:
 
 
 def _blob(values: FloatArray) -> bytes:
-    return values.astype("<f4").tobytes()
+    return np.asarray(values, dtype="<f4").tobytes()

@@ -20,6 +20,7 @@ from indexer.catalog.writing import publish_generation
 from tests.indexer.catalog.filling import make_space, record, save, unit_vectors
 
 TABLES = {
+    "changes",
     "cluster_members",
     "clusterings",
     "clusters",
@@ -35,6 +36,9 @@ TABLES = {
 
 CLUSTER_TABLES = {"cluster_members", "clusterings", "clusters", "unassigned_cluster_names"}
 """Those that the third revision adds."""
+
+ADDED_TABLES = CLUSTER_TABLES | {"changes"}
+"""Those that came after the second revision."""
 
 
 def tables_of(engine: Engine) -> set[str]:
@@ -158,8 +162,8 @@ def test_a_filled_database_of_the_first_revision_is_upgraded_as_it_is(engine: En
     upgrade(engine)
     assert schema_status(engine) == "current"
     counts = row_counts(engine)
-    assert {name for name, count in counts.items() if count == 0} == CLUSTER_TABLES
-    assert {counts[name] for name in TABLES - CLUSTER_TABLES} == {1}
+    assert {name for name, count in counts.items() if count == 0} == ADDED_TABLES
+    assert {counts[name] for name in TABLES - ADDED_TABLES} == {1}
     with engine.connect() as connection:
         (kept,) = connection.execute(select(Observation.scene, Observation.layer_bands)).all()
     assert tuple(kept) == ("scene", None)
@@ -168,18 +172,31 @@ def test_a_filled_database_of_the_first_revision_is_upgraded_as_it_is(engine: En
 def test_clusters_go_with_their_revision_and_nothing_else_does(engine: Engine) -> None:
     upgrade(engine)
     populate(engine)
+    downgrade(engine, "0003")
+    kept = tables_of(engine)
     downgrade(engine, "0002")
-    assert tables_of(engine) == TABLES - CLUSTER_TABLES
+    assert tables_of(engine) == kept - CLUSTER_TABLES
+    upgrade(engine, "0003")
+    assert tables_of(engine) == kept
     upgrade(engine)
     counts = row_counts(engine)
-    assert counts == {name: int(name not in CLUSTER_TABLES) for name in TABLES}
+    assert counts == {name: int(name not in ADDED_TABLES) for name in TABLES}
     with engine.begin() as connection:
         (space_id, collection_id) = connection.execute(
             select(Collection.space_id, Collection.id)
         ).one()
         assert space_id is not None
         group(connection, space_id, collection_id)
-    assert set(row_counts(engine).values()) == {1}
+    assert {row_counts(engine)[name] for name in TABLES - {"changes"}} == {1}
+
+
+def test_the_change_log_goes_with_its_revision_and_nothing_else_does(engine: Engine) -> None:
+    upgrade(engine)
+    populate(engine)
+    downgrade(engine, "0003")
+    assert tables_of(engine) == TABLES - {"changes"}
+    upgrade(engine)
+    assert row_counts(engine) == {name: int(name != "changes") for name in TABLES}
 
 
 def test_what_a_collection_and_its_embeddings_were_grouped_into_goes_with_them(
@@ -221,7 +238,7 @@ def test_what_others_refer_to_by_its_number_is_numbered_once_and_for_all(
             rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master").all()
         made: dict[str, str] = {name: statement or "" for name, statement in rows}
         numbered = {name for name in TABLES if "AUTOINCREMENT" in made[name].upper()}
-        assert numbered == {"clusterings", "embeddings", "generations"}
+        assert numbered == {"changes", "clusterings", "embeddings", "generations"}
     else:
         # A sequence never goes back.
         own = TABLES - {"cluster_members"}
