@@ -7,8 +7,9 @@ grouped in; what has no such embedding is in none.
 from dataclasses import dataclass
 from typing import Any, Self, TypeVarTuple
 
-from sqlalchemy import ColumnElement, Select, and_, select
+from sqlalchemy import Boolean, ColumnElement, Select, UnaryExpression, and_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
+from sqlalchemy.sql.operators import custom_op
 
 from indexer.catalog.tables import (
     Cluster,
@@ -24,6 +25,12 @@ Column = ColumnElement[Any] | InstrumentedAttribute[Any]
 
 _CURRENT = aliased(Embedding)
 """An observation's embedding in the space that its collection was grouped in."""
+
+# In the words of the index on the embeddings in force; SQLite takes that for no others. Without it,
+# a row of another index and the embedding are read even where there are no clusters.
+_IN_FORCE = UnaryExpression(
+    _CURRENT.superseded.expression, operator=custom_op("NOT"), type_=Boolean()
+)
 
 _GROUPED = aliased(Embedding)
 """The embedding of a member of a cluster."""
@@ -72,7 +79,7 @@ def with_membership(statement: Select[*Columns]) -> Select[Any]:
             and_(
                 _CURRENT.observation_id == Observation.id,
                 _CURRENT.space_id == Clustering.space_id,
-                _CURRENT.superseded.is_(False),
+                _IN_FORCE,
             ),
         )
         .outerjoin(ClusterMember, ClusterMember.embedding_id == _CURRENT.id)

@@ -10,12 +10,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sqlalchemy import Connection
 
-from retriever import statements
 from retriever.candidates import (
     COMPARABLE,
     Anchor,
@@ -23,6 +22,7 @@ from retriever.candidates import (
     candidates,
     distances_km,
 )
+from retriever.described import DescribedRow, describe_rows
 from retriever.published import OpenGeneration
 from retriever.results import iso
 from retriever.statements import DeclaredCrop
@@ -223,7 +223,7 @@ def peers_of(connection: Connection, generation: OpenGeneration, anchor: Anchor)
             nearby = _group(connection, anchor, kind, nearest, {})
     anything = candidates(connection, generation, anchor, None)
     found = anything.most_similar(generation, anchor.vector, LOOK_ALIKES)
-    described = statements.describe_rows(connection, list(found))
+    described = describe_rows(connection, list(found))
     look_alikes = [described[row] for row in found if row in described]
     vote = _vote(anchor.crop, look_alikes, anything.within_km)
     return Peers(anchor.acquired_at, anchor.scene, similar, nearby, vote)
@@ -236,7 +236,7 @@ def _group(
     rows: Sequence[int],
     scores: Mapping[int, float],
 ) -> PeerGroup:
-    described = statements.describe_rows(connection, rows)
+    described = describe_rows(connection, rows)
     peers = tuple(
         _peer(anchor, described[row], scores.get(row)) for row in rows if row in described
     )
@@ -248,14 +248,15 @@ def _group(
     return PeerGroup(peers, standings, found.within_km)
 
 
-def _peer(anchor: Anchor, row: statements.AnyRow, score: float | None) -> Peer:
+def _peer(anchor: Anchor, row: DescribedRow, score: float | None) -> Peer:
     distance = None
     if anchor.place is not None and row.longitude is not None:
         distance = float(distances_km(anchor.place, np.array([[row.longitude, row.latitude]]))[0])
     return Peer(
         collection=row.collection,
         parcel_id=row.parcel_id,
-        acquired_at=row.acquired_at,
+        # Undated observations are no candidates.
+        acquired_at=cast(datetime, row.acquired_at),
         score=score,
         distance_km=distance,
         medians={
@@ -278,7 +279,7 @@ def standing_of(value: float, others: Sequence[float]) -> Standing:
 
 
 def _vote(
-    declared: DeclaredCrop, look_alikes: Sequence[statements.AnyRow], within_km: float | None
+    declared: DeclaredCrop, look_alikes: Sequence[DescribedRow], within_km: float | None
 ) -> CropVote:
     """The crop that most look-alikes declare; of two equals, the one whose parcel is closer."""
     declaring = [row for row in look_alikes if row.crop_code or row.crop_name]
@@ -308,12 +309,12 @@ def _vote(
     )
 
 
-def _crop_key(row: statements.AnyRow) -> str:
+def _crop_key(row: DescribedRow) -> str:
     """What makes two declarations one: the name, since each collection has its own codes."""
     return str(row.crop_name or row.crop_code).casefold()
 
 
-def _is_same(declared: DeclaredCrop, row: statements.AnyRow) -> bool | None:
+def _is_same(declared: DeclaredCrop, row: DescribedRow) -> bool | None:
     """Whether a parcel declares a crop; None where a code stands against a name."""
     same_list = declared.collection_id == row.collection_id
     by_code = (declared.code, row.crop_code)

@@ -1,7 +1,8 @@
 """Answers: matches with their provenance, as JSON and as GeoJSON."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -32,11 +33,17 @@ class Match:
     medians: dict[str, float]
     """Median of each spectral index over the valid pixels of that observation, unitless; empty
     where its pixels have been replaced since the generation was published."""
-    geometry: BaseGeometry | None
-    """Longitude and latitude; None for images without a reference system."""
+    wkb: bytes | None = field(repr=False)
+    """The parcel's geometry as well-known binary."""
     cluster: Membership | None = None
     """None where that observation is in no stored cluster, and where its pixels have been replaced
     since."""
+
+    # Made for those who look: it takes as long as all the rest of a match.
+    @cached_property
+    def geometry(self) -> BaseGeometry | None:
+        """Longitude and latitude; None for images without a reference system."""
+        return None if self.wkb is None else shapely.from_wkb(self.wkb)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form, without the geometry."""
@@ -68,6 +75,8 @@ class Matches:
     matches: tuple[Match, ...]
     notes: tuple[str, ...] = ()
     """What must be said beside the answer."""
+    explanation: dict[str, Any] | None = None
+    """How it was found, where that was asked for."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -78,7 +87,8 @@ class Matches:
         }
 
     def _provenance(self) -> dict[str, Any]:
-        return {"query": self.query, "generation": self.generation, "space": self.space}
+        said = {"query": self.query, "generation": self.generation, "space": self.space}
+        return said if self.explanation is None else {**said, "explanation": self.explanation}
 
     def to_geojson(self) -> dict[str, Any]:
         """A GeoJSON FeatureCollection; the other members stand beside ``features``."""

@@ -23,6 +23,9 @@ SchemaStatus = Literal["empty", "current", "outdated", "newer"]
 
 _BUSY_TIMEOUT_MS = 30_000
 
+# As much as SQLite maps of a file by default at most (https://sqlite.org/mmap.html).
+_MAPPED_BYTES = 0x7FFF0000
+
 
 def connect(settings: Settings) -> Engine:
     """Open the database that the settings name; creates the folder of a SQLite file.
@@ -36,7 +39,8 @@ def connect(settings: Settings) -> Engine:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
             url,
-            pool_pre_ping=True,
+            # A file does not hang up.
+            pool_pre_ping=url.get_backend_name() != "sqlite",
             json_deserializer=_read_json,
             json_serializer=_write_json,
             # What was asked for is nobody's business who reads the log of a failure.
@@ -140,6 +144,8 @@ def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
+    # A search reads some thirty pages here and there; to copy each takes longer than to look.
+    cursor.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
     cursor.close()
 
 

@@ -1,8 +1,9 @@
+import pickle
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from shapely import Polygon, box
+from shapely import Polygon, box, to_wkb
 
 from retriever.memberships import Membership
 from retriever.results import Match, Matches, feature, iso
@@ -20,7 +21,7 @@ MATCH = Match(
     valid_fraction=0.987654,
     reliable=True,
     medians={"NDVI": 0.712345},
-    geometry=box(2, 49, 2.01, 49.01),
+    wkb=to_wkb(box(2, 49, 2.01, 49.01)),
     cluster=Membership(3, "winter wheat", 0.93456),
 )
 BARE = replace(
@@ -30,7 +31,7 @@ BARE = replace(
     crop_name=None,
     area_m2=None,
     acquired_at=None,
-    geometry=None,
+    wkb=None,
     cluster=None,
 )
 MATCHES = Matches(
@@ -107,6 +108,27 @@ def test_coordinates_are_told_to_seven_decimals() -> None:
     assert drawn["coordinates"] == [
         [[0.3333333, 48.0], [1.0, 48.0], [1.0, 48.3333333], [0.3333333, 48.0]]
     ]
+
+
+def test_the_geometry_of_a_match_is_made_of_its_well_known_binary() -> None:
+    assert MATCH.geometry == box(2, 49, 2.01, 49.01)
+    assert BARE.geometry is None
+
+
+def test_matches_are_equal_and_travel_whether_or_not_somebody_looked_at_their_geometry() -> None:
+    looked, other = replace(MATCH), replace(MATCH)
+    assert looked.geometry is looked.geometry
+    assert looked == other
+    assert looked != replace(MATCH, wkb=to_wkb(box(2, 49, 2.02, 49.01)))
+    for match in (looked, other, BARE):
+        received = pickle.loads(pickle.dumps(match))
+        assert received == match
+        assert received.geometry == match.geometry
+
+
+def test_a_match_in_words_of_python_holds_no_binary() -> None:
+    assert "wkb" not in repr(MATCH)
+    assert "demo-017" in repr(MATCH)
 
 
 @pytest.mark.parametrize(
