@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from indexer.memory import bytes_of, half_of_memory
+
 
 class Settings(BaseSettings):
     """Settings of the lower floors, from ``PARCELLE_*`` environment variables or arguments."""
@@ -20,6 +22,9 @@ class Settings(BaseSettings):
     croma_weights: str = "pretrained"
     """``pretrained``, the path of a weight file, or ``untrained``."""
 
+    index_memory: str = ""
+    """What an index may take, such as ``8GiB``; empty means half of the machine's memory."""
+
     log_level: str = Field(default="WARNING")
     """Name of a level of Python's logging."""
 
@@ -32,6 +37,20 @@ class Settings(BaseSettings):
                 f"PARCELLE_LOG_LEVEL is {value!r}; use DEBUG, INFO, WARNING, ERROR or CRITICAL"
             )
         return level
+
+    @field_validator("index_memory")
+    @classmethod
+    def _known_size(cls, value: str) -> str:
+        if value and bytes_of(value) is None:
+            raise ValueError(
+                f"PARCELLE_INDEX_MEMORY is {value!r}; write a size such as 8GiB or 512MiB"
+            )
+        return value
+
+    @property
+    def index_memory_bytes(self) -> int:
+        """Bytes that an index may take."""
+        return bytes_of(self.index_memory) or half_of_memory()
 
     @property
     def resolved_database_url(self) -> str:

@@ -1,0 +1,1 @@
+"""The vector index: unit vectors in inverted lists, searched as they are or through a filter."""
