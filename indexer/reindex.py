@@ -17,6 +17,7 @@ import numpy.typing as npt
 from sqlalchemy import Engine
 
 from indexer.blocks import BlockWork
+from indexer.catalog.changes import snapshot
 from indexer.catalog.database import (
     connect,
     database_exists,
@@ -45,6 +46,7 @@ from indexer.catalog.writing import (
     Known,
     ObservationRecord,
     create_space,
+    delete_parcels,
     ensure_collection,
     freeze_projection,
     remember_image,
@@ -69,6 +71,7 @@ from indexer.encoders.croma import CromaEncoder, Precision, best_precision
 from indexer.encoders.pixel_encoder import PixelEncoder
 from indexer.errors import InvalidInputError
 from indexer.findings import Findings
+from indexer.generations.compaction import standing_of, stands
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import Additions, build_generation, is_current
 from indexer.imagery.chip import Chip
@@ -523,7 +526,10 @@ class _Run:
     # The end ---------------------------------------------------------------------------------
 
     def _publish(self) -> Manifest | None:
-        """Publish a generation if the catalog holds other vectors than the current one."""
+        """Publish a generation if the current one should not go on with what was committed since.
+
+        Searches find that anyway; a small index is built anew at once, a large one when it is due.
+        """
         if self.space is None or self.collection_id is None:
             return None
         with self.engine.begin() as connection:
@@ -542,11 +548,40 @@ class _Run:
         current = own is not None and own.id == self.space.id
         if current and not self.gone and is_current(self.engine, folder, self.space):
             return self._current_manifest(self.space)
-        # Before anybody can find them, so that no answer lacks a cluster.
+        # As soon as they can be found, so that few answers lack a cluster.
         assign_new_vectors(self.engine, self.space.id)
+        if current and (standing := self._left_standing(self.space)) is not None:
+            return standing
         additions = Additions(self._agreement(), self.gone)
         self.retired = len(self.gone)
-        return build_generation(self.engine, folder, self.space.id, self.collection_id, additions)
+        return build_generation(
+            self.engine,
+            folder,
+            self.space.id,
+            self.collection_id,
+            additions,
+            memory_bytes=self.settings.index_memory_bytes,
+        )
+
+    def _left_standing(self, space: SpaceRecord) -> Manifest | None:
+        """The current generation, if it need not be built anew; parcels are retired beside it."""
+        manifest, folder = self._current_manifest(space), self.settings.generations_dir
+        if manifest is None or self.options.full:
+            return None
+        if not stands(self.engine, folder, space.id, manifest):
+            return None
+        if self.gone:
+            with self.engine.begin() as connection:
+                delete_parcels(connection, self.gone)
+            self.retired = len(self.gone)
+        with snapshot(self.engine) as connection:
+            since = standing_of(connection, folder, space.id, manifest)
+        self.findings.notes.append(
+            f"Generation {manifest.generation} goes on, with {since.rows} vectors added and "
+            f"{since.removed} removed since, which searches find or leave out already; parcelle "
+            "generations compact builds them into the index."
+        )
+        return manifest
 
     def _keep_the_last_vectors(self, space: SpaceRecord) -> None:
         """Retire nothing where no vector would remain that could be published."""

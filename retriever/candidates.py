@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from retriever import statements
+from retriever.nearest import scores_of
 from retriever.published import OpenGeneration
 from retriever.queries import Bbox
 from retriever.statements import DeclaredCrop
@@ -63,8 +64,7 @@ class Candidates:
         """Scores by embedding id, closest first."""
         if self.rows.size == 0:
             return {}
-        scores, ids = generation.index.search(vector, k, allowed=np.sort(self.rows))
-        return dict(zip(ids.tolist(), scores.tolist(), strict=True))
+        return scores_of(generation, vector, self.rows, k)
 
     def nearest(self, place: tuple[float, float], k: int) -> list[int]:
         """Embedding ids, nearest on the ground first."""
@@ -109,7 +109,6 @@ def _within(
     for row in statements.comparable_rows(
         connection,
         generation.space_id,
-        generation.manifest.last_id,
         parcels=list(places),
         start=anchor.acquired_at - COMPARABLE,
         end=anchor.acquired_at + COMPARABLE,

@@ -331,7 +331,7 @@ def _place(
 ) -> tuple[OpenGeneration, _Key]:
     """The generation that answers; its number, the collection's row and k name the answer."""
     collection_id, space_id = require_collection(connection, collection)
-    generation = published.of_space(connection, collection, space_id)
+    generation = published.of_space(collection, space_id)
     return generation, (collection_id, generation.number, k)
 
 

@@ -36,18 +36,17 @@ class Example:
     reliable: bool
 
     @classmethod
-    def of(cls, connection: Connection, parcel: statements.AnyRow, last_id: int) -> "Example":
+    def of(cls, connection: Connection, parcel: statements.AnyRow) -> "Example":
         """A parcel by its latest reliable observation with a vector, else the latest.
 
         Args:
             connection: Open connection.
             parcel: The parcel.
-            last_id: The last embedding of the generation that is asked.
 
         Raises:
             NotFoundError: If it has none (``parcel-not-embedded``).
         """
-        asked = statements.query_vector(connection, parcel.space_id, parcel.id, last_id)
+        asked = statements.query_vector(connection, parcel.space_id, parcel.id)
         if asked is None:
             raise NotFoundError(
                 f"Parcel {quoted(parcel.parcel_id)} of {quoted(parcel.collection)} has no "

@@ -1,22 +1,29 @@
 """From a query vector to matches: the index, the filter, each parcel once."""
 
+import time
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 from sqlalchemy import Connection
 
 from retriever import statements
+from retriever.described import DescribedRow, describe_rows
+from retriever.explanation import explained
 from retriever.finding import check_properties, require_collection
 from retriever.memberships import Membership
+from retriever.nearest import Asking, nearest
 from retriever.published import OpenGeneration
 from retriever.queries import ParcelFilter
 from retriever.results import Match, Matches
-from retriever.waiting import about_to_wait
+from retriever.space_catalog import SpaceCatalog
 
 FloatArray = npt.NDArray[np.float32]
+
+_ATTEMPTS = 5
+"""So often a question that commits overtake is asked anew; then what vanished is left out."""
 
 
 def rank(
@@ -27,7 +34,7 @@ def rank(
     *,
     k: int,
     where: ParcelFilter,
-    observations: bool,
+    asking: Asking,
     without: Sequence[int] = (),
 ) -> Matches:
     """The k parcels, or observations, that are closest to a vector.
@@ -39,79 +46,68 @@ def rank(
         query: What the answer says of the question.
         k: Matches wanted.
         where: Which parcels and observations may be returned.
-        observations: Return every matching observation instead of each parcel's best one.
+        asking: How well the index is asked, and what for.
         without: Rows of parcels that may not be returned.
 
     Raises:
         NotFoundError: If the filter names a collection that does not exist.
-        InvalidInputError: If it names a property that no parcel has.
+        InvalidInputError: If it names a property that no parcel has, or the recall is out of range.
     """
     for name in where.collections:
-        require_collection(connection, name)
+        if name not in generation.collections:
+            require_collection(connection, name)
     check_properties(connection, where)
-    allowed = None
-    if not where.is_empty:
-        allowed = statements.allowed_rows(connection, generation.space_id, where)
-    own = statements.rows_of_parcels(connection, generation.space_id, without)
-    found = _best(
-        connection, generation, vector, k, allowed, set(own.tolist()), observations=observations
-    )
+    left_out = list(without)
+    for attempt in count():
+        catalog = SpaceCatalog(connection, generation.space_id)
+        begun = time.perf_counter()
+        found = nearest(
+            generation,
+            vector,
+            k,
+            where=where,
+            catalog=catalog,
+            recall=asking.recall,
+            observations=asking.observations,
+            without=left_out,
+        )
+        searched = time.perf_counter()
+        described = describe_rows(connection, found.ids.tolist())
+        if len(described) == len(found.ids):
+            break
+        # Something was committed between the look at the log and the snapshot, or after both.
+        if attempt < _ATTEMPTS:
+            generation = generation.latest() or generation
+            statements.renew(connection)
+        else:
+            left_out += found.parcels[~np.isin(found.ids, list(described))].tolist()
+    best = [
+        (score, described[row])
+        for row, score in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+    ]
     notes = list(generation.notes)
-    if len(found) < k:
-        what = "observations" if observations else "parcels"
-        notes.append(f"Only {len(found)} {what} match; {k} were asked for.")
+    if len(best) < k:
+        what = "observations" if asking.observations else "parcels"
+        notes.append(f"Only {len(best)} {what} match; {k} were asked for.")
+    matches = tuple(_match(place, score, row) for place, (score, row) in enumerate(best, start=1))
+    explanation = None
+    if asking.explain:
+        seconds = (searched - begun, time.perf_counter() - searched)
+        explanation = explained(generation, found, where, catalog, asking.recall, seconds)
     return Matches(
         query={**query, "k": k, "filter": where.to_dict()},
         generation=generation.number,
         space=generation.space,
-        matches=tuple(
-            _match(place, score, row) for place, (score, row) in enumerate(found, start=1)
-        ),
+        matches=matches,
         notes=tuple(notes),
+        explanation=explanation,
     )
 
 
-def _best(
-    connection: Connection,
-    generation: OpenGeneration,
-    vector: FloatArray,
-    k: int,
-    allowed: npt.NDArray[np.int64] | None,
-    excluded: set[int],
-    *,
-    observations: bool,
-) -> list[tuple[float, statements.AnyRow]]:
-    """The k best rows, each parcel once, widening the search until there are k or no more.
-
-    A parcel with many dates fills many places of a search, and a row may have been replaced
-    since the generation was published, so the first try can come out short.
-    """
-    wanted = k + len(excluded) if observations else 4 * k + len(excluded)
-    rows: dict[int, statements.AnyRow] = {}
-    while True:
-        scores, ids = generation.index.search(vector, wanted, allowed)
-        new = [row_id for row_id in ids.tolist() if row_id not in rows]
-        rows.update(statements.describe_rows(connection, new))
-        best: list[tuple[float, statements.AnyRow]] = []
-        taken: set[int] = set()
-        for score, row_id in zip(scores.tolist(), ids.tolist(), strict=True):
-            row = rows.get(row_id)
-            if row is None or row_id in excluded:
-                continue
-            if not observations and row.parcel_row in taken:
-                continue
-            taken.add(row.parcel_row)
-            best.append((score, row))
-        if len(best) >= k or len(ids) < wanted:
-            return best[:k]
-        about_to_wait()
-        wanted *= 4
-
-
-def _match(place: int, score: float, row: statements.AnyRow) -> Match:
+def _match(place: int, score: float, row: DescribedRow) -> Match:
     return Match(
         rank=place,
-        score=float(np.clip(score, -1.0, 1.0)),
+        score=min(max(score, -1.0), 1.0),
         collection=row.collection,
         parcel_id=row.parcel_id,
         crop_code=row.crop_code,
@@ -125,6 +121,6 @@ def _match(place: int, score: float, row: statements.AnyRow) -> Match:
         medians={}
         if row.superseded
         else {name: summary["median"] for name, summary in row.indices.items()},
-        geometry=None if row.geometry is None else shapely.from_wkb(row.geometry),
+        wkb=row.geometry,
         cluster=None if row.superseded else Membership.from_row(row),
     )

@@ -15,6 +15,7 @@ from indexer.generations.manifest import Manifest
 from indexer.imagery.chip import Chip
 from indexer.imagery.preview import Style
 from indexer.settings import Settings
+from indexer.vector_index.effort import DEFAULT_RECALL
 from retriever import list_statements, statements
 from retriever.candidates import Anchor
 from retriever.clusters import DEFAULT_CLUSTERS, Clusterings, Clusters
@@ -36,6 +37,7 @@ from retriever.examples import (
 from retriever.finding import check_properties, find_parcel, require_collection
 from retriever.history import dated, gaps_of, last_change_of, peak_of, reliability_of, trend_of
 from retriever.listing import MOST_COUNTED, ListedParcel, ParcelList, page_of
+from retriever.nearest import Asking, Nearest, nearest, nearest_many
 from retriever.observed import ObservedState
 from retriever.peers import Peers, peers_of
 from retriever.previews import DEFAULT_SIZE_PX, Preview, Previews
@@ -44,13 +46,18 @@ from retriever.queries import DEFAULT_K, Interval, ParcelFilter, check_k
 from retriever.quoting import quoted
 from retriever.ranking import rank
 from retriever.results import Matches, iso
+from retriever.space_catalog import LazyCatalog
 from retriever.state import ParcelFacts, ParcelState
 from retriever.summaries import CollectionSummary
 from retriever.waiting import about_to_wait
 
 FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 
 _ALL = ParcelFilter()
+
+# How far the square of a length may be from 1 where float32 numbers were made a unit vector.
+_UNIT_ROUNDING = 1e-6
 
 # Matches that are described, and examples that are found, in a few milliseconds.
 _FEW_MATCHES, _FEW_EXAMPLES = 50, 5
@@ -66,7 +73,7 @@ class ParcelSearcher:
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self.settings = settings
         self.engine = engine
-        self._published = PublishedGenerations(settings)
+        self._published = PublishedGenerations(settings, engine)
         self._previews = Previews()
         self._clusterings = Clusterings()
         self._summaries: tuple[object, list[CollectionSummary]] = (None, [])
@@ -89,7 +96,7 @@ class ParcelSearcher:
 
     def close(self) -> None:
         """Let go of the database and the indexes."""
-        self._published.clear()
+        self._published.close()
         self.engine.dispose()
 
     # Similar parcels -------------------------------------------------------------------------
@@ -102,6 +109,8 @@ class ParcelSearcher:
         k: int = DEFAULT_K,
         where: ParcelFilter = _ALL,
         observations: bool = False,
+        recall: float = DEFAULT_RECALL,
+        explain: bool = False,
     ) -> Matches:
         """Parcels that look like a stored one, which is never its own match.
 
@@ -111,13 +120,21 @@ class ParcelSearcher:
             k: Matches wanted, 1 to 1000.
             where: Which parcels and observations may be returned.
             observations: Return every matching observation instead of each parcel's best one.
+            recall: Share of the true nearest that is to be found: .9, .95 or .99.
+            explain: Say in the answer how it was found.
 
         Raises:
             NotFoundError: If there is no such parcel, or it has no vector.
             InvalidInputError: If k is out of range or the id stands in several collections.
         """
         return self.similar_by_examples(
-            [parcel_id], collection=collection, k=k, where=where, observations=observations
+            [parcel_id],
+            collection=collection,
+            k=k,
+            where=where,
+            observations=observations,
+            recall=recall,
+            explain=explain,
         )
 
     def similar_by_examples(
@@ -129,6 +146,8 @@ class ParcelSearcher:
         k: int = DEFAULT_K,
         where: ParcelFilter = _ALL,
         observations: bool = False,
+        recall: float = DEFAULT_RECALL,
+        explain: bool = False,
     ) -> Matches:
         """Parcels that look like some stored ones, and not like others.
 
@@ -142,6 +161,8 @@ class ParcelSearcher:
             k: Matches wanted, 1 to 1000.
             where: Which parcels and observations may be returned.
             observations: Return every matching observation instead of each parcel's best one.
+            recall: Share of the true nearest that is to be found: .9, .95 or .99.
+            explain: Say in the answer how it was found.
 
         Raises:
             NotFoundError: If there is no such parcel, or it has no vector.
@@ -152,13 +173,13 @@ class ParcelSearcher:
         check_k(k)
         check_examples(like, unlike)
         _may_take_long(k, where, examples=len(like) + len(unlike))
+        self._published.refresh()
         with statements.snapshot(self.engine) as connection:
             parcels = [find_parcel(connection, one, collection) for one in (*like, *unlike)]
             check_one_space(parcels)
             first = parcels[0]
-            generation = self._published.of_space(connection, first.collection, first.space_id)
-            last_id = generation.manifest.last_id
-            examples = [Example.of(connection, parcel, last_id) for parcel in parcels]
+            generation = self._published.of_space(first.collection, first.space_id)
+            examples = [Example.of(connection, parcel) for parcel in parcels]
             wanted, unwanted = examples[: len(like)], examples[len(like) :]
             query = wanted[0].to_dict()
             if len(wanted) > 1 or unwanted:
@@ -171,7 +192,7 @@ class ParcelSearcher:
                 query,
                 k=k,
                 where=where,
-                observations=observations,
+                asking=Asking(recall, observations, explain),
                 without=[parcel.id for parcel in parcels],
             )
 
@@ -184,6 +205,8 @@ class ParcelSearcher:
         k: int = DEFAULT_K,
         where: ParcelFilter = _ALL,
         observations: bool = False,
+        recall: float = DEFAULT_RECALL,
+        explain: bool = False,
     ) -> Matches:
         """Parcels whose vectors are closest to a given one.
 
@@ -194,6 +217,8 @@ class ParcelSearcher:
             k: Matches wanted, 1 to 1000.
             where: Which parcels and observations may be returned.
             observations: Return every matching observation instead of each parcel's best one.
+            recall: Share of the true nearest that is to be found: .9, .95 or .99.
+            explain: Say in the answer how it was found.
 
         Raises:
             NotFoundError: If there is no such collection, or nothing is published.
@@ -203,19 +228,13 @@ class ParcelSearcher:
         check_k(k)
         unit = _unit(vector)
         _may_take_long(k, where)
+        generation = self._published.for_collection(collection)
+        _check_space(space, generation.manifest)
+        _check_dimensions(unit, generation)
         with statements.snapshot(self.engine) as connection:
-            generation = self._published.for_collection(connection, collection)
-            _check_space(space, generation.manifest)
-            if unit.shape != (generation.index.dimensions,):
-                raise InvalidInputError(
-                    f"The query vector has shape {unit.shape}; the index holds vectors of "
-                    f"{generation.index.dimensions} numbers.",
-                    kind="invalid-vector",
-                )
             query = {"vector": f"{unit.shape[0]} numbers"}
-            return rank(
-                connection, generation, unit, query, k=k, where=where, observations=observations
-            )
+            asking = Asking(recall, observations, explain)
+            return rank(connection, generation, unit, query, k=k, where=where, asking=asking)
 
     def similar_by_chip(
         self,
@@ -225,6 +244,8 @@ class ParcelSearcher:
         k: int = DEFAULT_K,
         where: ParcelFilter = _ALL,
         observations: bool = False,
+        recall: float = DEFAULT_RECALL,
+        explain: bool = False,
     ) -> Matches:
         """Parcels that look like an image that need not be stored; embeds it first.
 
@@ -234,6 +255,8 @@ class ParcelSearcher:
             k: Matches wanted, 1 to 1000.
             where: Which parcels and observations may be returned.
             observations: Return every matching observation instead of each parcel's best one.
+            recall: Share of the true nearest that is to be found: .9, .95 or .99.
+            explain: Say in the answer how it was found.
 
         Raises:
             ImageryError: If the chip lacks a band or any data.
@@ -245,14 +268,85 @@ class ParcelSearcher:
 
         check_k(k)
         about_to_wait()
+        generation = self._published.for_collection(collection)
         with statements.snapshot(self.engine) as connection:
-            generation = self._published.for_collection(connection, collection)
             space = get_space(connection, generation.space_id)
             vector = embed_chip(chip, space, self.settings)
             query = {"image": chip.scene, "datetime": iso(chip.acquired_at)}
-            return rank(
-                connection, generation, vector, query, k=k, where=where, observations=observations
-            )
+            asking = Asking(recall, observations, explain)
+            return rank(connection, generation, vector, query, k=k, where=where, asking=asking)
+
+    def nearest(
+        self,
+        vector: FloatArray,
+        *,
+        collection: str | None = None,
+        k: int = DEFAULT_K,
+        where: ParcelFilter = _ALL,
+        recall: float = DEFAULT_RECALL,
+        observations: bool = False,
+    ) -> Nearest:
+        """The embeddings that are closest to a vector, without anything said of them.
+
+        Asks the database only whether something was committed, and for conditions that the columns
+        of the index do not hold.
+
+        Args:
+            vector: Shape ``(512,)``; any length but zero.
+            collection: Whose space the vector is from; None where there is only one space.
+            k: Matches wanted, 1 to 1000.
+            where: Which parcels and observations may be returned.
+            recall: Share of the true nearest that is to be found: .9, .95 or .99.
+            observations: Return every matching observation instead of each parcel's best one.
+
+        Raises:
+            NotFoundError: If there is no such collection, or nothing is published.
+            InvalidInputError: If the vector has another size or is not finite, or k or the recall
+                is out of range.
+        """
+        check_k(k)
+        unit = _unit(vector)
+        generation = self._published.for_collection(collection)
+        _check_dimensions(unit, generation)
+        return nearest(
+            generation,
+            unit,
+            k,
+            where=where,
+            catalog=LazyCatalog(self.engine, generation.space_id),
+            recall=recall,
+            observations=observations,
+        )
+
+    def nearest_many(
+        self,
+        vectors: FloatArray,
+        *,
+        collection: str | None = None,
+        k: int = DEFAULT_K,
+        recall: float = DEFAULT_RECALL,
+        threads: int | None = None,
+    ) -> list[Nearest]:
+        """The embeddings that are closest to each of several vectors, without a filter.
+
+        Args:
+            vectors: Shape ``(n, 512)``; any length but zero.
+            collection: Whose space the vectors are from; None where there is only one space.
+            k: Matches wanted for each, 1 to 1000.
+            recall: Share of the true nearest that is to be found: .9, .95 or .99.
+            threads: Vectors at once, one core each; None for as many as there are cores.
+
+        Raises:
+            NotFoundError: If there is no such collection, or nothing is published.
+            InvalidInputError: If the vectors have another size or are not finite, or k or the
+                recall is out of range.
+        """
+        check_k(k)
+        generation = self._published.for_collection(collection)
+        units = np.stack([_unit(vector) for vector in vectors]) if len(vectors) else vectors
+        if len(units):
+            _check_dimensions(units[0], generation)
+        return nearest_many(generation, units, k, recall=recall, threads=threads)
 
     # Parcels ---------------------------------------------------------------------------------
 
@@ -320,7 +414,7 @@ class ParcelSearcher:
         vectors: Mapping[str, FloatArray],
     ) -> tuple[OpenGeneration, Peers]:
         """Hold the latest reliable observation that has a vector against the parcel's kind."""
-        generation = self._published.of_space(connection, parcel.collection, parcel.space_id)
+        generation = self._published.of_space(parcel.collection, parcel.space_id)
         embedded = dated([one for one in seen if one.scene in vectors])
         if not embedded:
             raise NotFoundError(
@@ -567,8 +661,7 @@ class ParcelSearcher:
 
     def generations(self) -> list[OpenGeneration]:
         """The generations that answer now, one for each space in use."""
-        with statements.snapshot(self.engine) as connection:
-            return self._published.all(connection)
+        return self._published.all()
 
 
 def _may_take_long(k: int, where: ParcelFilter, examples: int = 0) -> None:
@@ -595,6 +688,10 @@ def _vectors(
 
 
 def _unit(vector: FloatArray | Sequence[float]) -> FloatArray:
+    if isinstance(vector, np.ndarray) and vector.dtype == np.float32 and vector.ndim == 1:
+        square = float(np.dot(vector, vector))
+        if abs(square - 1) < _UNIT_ROUNDING:
+            return vector
     try:
         # Squares of large and of small float32 numbers exceed float32.
         values = np.asarray(vector, dtype=np.float64)
@@ -611,6 +708,15 @@ def _unit(vector: FloatArray | Sequence[float]) -> FloatArray:
         )
     unit: FloatArray = (values / length).astype(np.float32)
     return unit
+
+
+def _check_dimensions(unit: FloatArray, generation: OpenGeneration) -> None:
+    if unit.shape != (generation.index.dimensions,):
+        raise InvalidInputError(
+            f"The query vector has shape {unit.shape}; the index holds vectors of "
+            f"{generation.index.dimensions} numbers.",
+            kind="invalid-vector",
+        )
 
 
 def _check_space(space: str | None, manifest: Manifest) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, TypeVarTuple
+from typing import Any, Final, NamedTuple, TypeVarTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from retriever.attributes import has_name
 from retriever.caseless import is_any
 from retriever.conditions import conditions, touches, within_interval
 from retriever.memberships import with_membership
+from retriever.prepared import IDS, Prepared
 from retriever.queries import Bbox, Interval, ParcelFilter
 from retriever.waiting import about_to_wait
 
@@ -59,11 +60,21 @@ def snapshot(engine: Engine) -> Iterator[Connection]:
         about_to_wait()
     with engine.connect() as connection:
         if is_sqlite:
-            # Python's driver opens no transaction for statements that only read.
-            connection.exec_driver_sql("BEGIN")
+            # Python's driver opens no transaction for statements that only read. SQLAlchemy
+            # would hand this on in ten times the time that it takes.
+            connection.connection.cursor().execute("BEGIN")
         else:
             connection.execution_options(isolation_level="REPEATABLE READ")
         yield connection
+
+
+def renew(connection: Connection) -> None:
+    """Let a snapshot be one of the catalog as it is now."""
+    connection.rollback()
+    # What was asked past SQLAlchemy began a transaction that it does not know of.
+    connection.connection.rollback()
+    if connection.dialect.name == "sqlite":
+        connection.connection.cursor().execute("BEGIN")
 
 
 def _is_busy(pool: Pool) -> bool:
@@ -96,7 +107,7 @@ def has_attribute_name(connection: Connection, name: str, collections: Sequence[
 def allowed_rows(connection: Connection, space_id: int, chosen: ParcelFilter) -> IntArray:
     """Ids of the embeddings of a space that a filter allows, shape ``(n,)``."""
     statement = (
-        _joined(select(Embedding.id))
+        joined(select(Embedding.id))
         .where(Embedding.space_id == space_id, *conditions(chosen, connection))
         .order_by(Embedding.id)
     )
@@ -111,19 +122,6 @@ def rows_of_parcels(connection: Connection, space_id: int, parcels: Sequence[int
         .where(Embedding.space_id == space_id, Observation.parcel_id.in_(parcels))
     )
     return np.array(connection.scalars(statement).all(), dtype=np.int64)
-
-
-def describe_rows(connection: Connection, ids: Sequence[int]) -> dict[int, AnyRow]:
-    """Everything a match says, by embedding id.
-
-    Ids that are gone are left out, and those of collections that are searched in another space
-    by now.
-    """
-    described: dict[int, AnyRow] = {}
-    for start in range(0, len(ids), _MAX_IDS):
-        some = {"ids": ids[start : start + _MAX_IDS]}
-        described.update({row.row: row for row in connection.execute(_DESCRIBED, some)})
-    return described
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,6 @@ def _may_be_centered_in(bbox: Bbox) -> ColumnElement[bool]:
 def comparable_rows(
     connection: Connection,
     space_id: int,
-    last_id: int,
     *,
     parcels: Sequence[int],
     start: datetime,
@@ -195,7 +192,6 @@ def comparable_rows(
     Args:
         connection: Open connection.
         space_id: Where their vectors must be.
-        last_id: The last embedding of the generation that answers; later ones wait for theirs.
         parcels: Rows of the parcels.
         start: First moment of their acquisition.
         end: Last moment of it.
@@ -213,8 +209,7 @@ def comparable_rows(
         .join(Observation)
         .where(
             Embedding.space_id == space_id,
-            # Not only those in force: what was superseded since the publication still answers.
-            Embedding.id <= last_id,
+            Embedding.superseded.is_(False),
             Embedding.vector.is_not(None),
             Observation.reliable,
             Observation.acquired_at.between(start, end),
@@ -293,35 +288,24 @@ def ids_like(
     return beginning_like(shortest)
 
 
-def query_vector(
-    connection: Connection, space_id: int, parcel_row: int, last_id: int
-) -> AnyRow | None:
+def query_vector(connection: Connection, space_id: int, parcel_row: int) -> AnyRow | None:
     """The observation that stands for a parcel: the latest reliable one, else the latest.
-
-    What the generation that answers holds goes before what waits for the next, so that no answer
-    is made of two of them.
 
     Args:
         connection: Open connection.
         space_id: Where the vector must be from.
         parcel_row: The parcel.
-        last_id: The last embedding of the generation that answers.
     """
-    is_published = Embedding.id <= last_id
     statement = (
         select(Embedding.vector, Observation.acquired_at, Observation.scene, Observation.reliable)
         .join(Observation)
         .where(
             Observation.parcel_id == parcel_row,
             Embedding.space_id == space_id,
-            # What was superseded since the publication still answers.
-            or_(is_published, Embedding.superseded.is_(False)),
+            Embedding.superseded.is_(False),
             Embedding.vector.is_not(None),
         )
-        .order_by(
-            is_published.desc(),
-            *standing_first(),
-        )
+        .order_by(*standing_first())
         .limit(1)
     )
     return connection.execute(statement).first()
@@ -368,20 +352,35 @@ def space_of(connection: Connection, space_id: int | None) -> AnyRow | None:
 
 def published_spaces(connection: Connection) -> list[tuple[int, int]]:
     """Rows and current generations of the spaces that some collection is searched in."""
-    statement = (
-        select(EmbeddingSpace.id, EmbeddingSpace.current_generation_id)
-        .where(EmbeddingSpace.current_generation_id.is_not(None))
-        .where(EmbeddingSpace.id.in_(select(Collection.space_id)))
-        .order_by(EmbeddingSpace.id)
-    )
-    return [(row[0], row[1]) for row in connection.execute(statement) if row[1] is not None]
+    spaces = _SEARCHED_SPACES.rows(connection)
+    return [(space.row, space.generation) for space in spaces if space.generation is not None]
 
 
 def current_generation(connection: Connection, space_id: int) -> int | None:
     """The number of the generation that answers for a space."""
-    return connection.scalar(
-        select(EmbeddingSpace.current_generation_id).where(EmbeddingSpace.id == space_id)
-    )
+    spaces = _SPACES.rows(connection, [space_id])
+    return spaces[0].generation if spaces else None
+
+
+class _Space(NamedTuple):
+    """An embedding space with the number of its current generation, if it has one."""
+
+    row: int
+    generation: int | None
+
+
+_WITH_GENERATION: Final = select(EmbeddingSpace.id, EmbeddingSpace.current_generation_id)
+
+_SPACES: Final = Prepared(
+    _WITH_GENERATION.where(EmbeddingSpace.id.in_(bindparam(IDS, expanding=True))), _Space
+)
+
+_SEARCHED_SPACES: Final = Prepared(
+    _WITH_GENERATION.where(EmbeddingSpace.id.in_(select(Collection.space_id))).order_by(
+        EmbeddingSpace.id
+    ),
+    _Space,
+)
 
 
 def middle() -> tuple[ColumnElement[float | None], ColumnElement[float | None]]:
@@ -392,7 +391,11 @@ def middle() -> tuple[ColumnElement[float | None], ColumnElement[float | None]]:
     )
 
 
-def _joined(statement: Select[*Columns]) -> Select[*Columns]:
+def joined(statement: Select[*Columns]) -> Select[*Columns]:
+    """A statement over embeddings, with the observation, parcel and collection of each.
+
+    Only those of the space that their collection is searched in.
+    """
     return (
         statement.select_from(Embedding)
         .join(Observation, Observation.id == Embedding.observation_id)
@@ -420,28 +423,3 @@ def known_ids(connection: Connection, words: Sequence[str], collection: str | No
     if collection is not None:
         statement = statement.join(Collection).where(Collection.name == collection)
     return set(connection.scalars(statement))
-
-
-# Built once: it is asked in every search, and to build it takes longer than the database does.
-_DESCRIBED: Final = with_membership(
-    _joined(
-        select(
-            Embedding.id.label("row"),
-            Embedding.superseded,
-            Collection.name.label("collection"),
-            Parcel.collection_id,
-            Parcel.id.label("parcel_row"),
-            Parcel.parcel_id,
-            Parcel.crop_code,
-            Parcel.crop_name,
-            Parcel.area_m2,
-            Parcel.geometry,
-            *middle(),
-            Observation.acquired_at,
-            Observation.scene,
-            Observation.valid_fraction,
-            Observation.reliable,
-            Observation.indices,
-        )
-    ).where(Embedding.id.in_(bindparam("ids", expanding=True)))
-)

@@ -291,22 +291,26 @@ def rows_without_vector(connection: Connection, space_id: int) -> tuple[IntArray
     )
 
 
-def current_vectors(connection: Connection, space_id: int) -> tuple[IntArray, FloatArray]:
-    """Everything that the next generation of a space must hold.
+def vector_blocks(connection: Connection, space_id: int) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Everything that the next generation of a space must hold, some thousands at a time.
 
-    Returns:
+    Yields:
         Ids, shape ``(n,)``, and unit vectors, shape ``(n, 512)``, in order of id.
     """
-    return _arrays(
-        connection,
+    statement = (
         select(Embedding.id, Embedding.vector)
         .where(
             Embedding.space_id == space_id,
             Embedding.vector.is_not(None),
             Embedding.superseded.is_(False),
         )
-        .order_by(Embedding.id),
+        .order_by(Embedding.id)
+        .execution_options(yield_per=10_000)
     )
+    for rows in connection.execute(statement).partitions():
+        ids, vectors = zip(*rows, strict=True)
+        content = np.frombuffer(b"".join(vectors), dtype="<f4").astype(np.float32)
+        yield np.array(ids, dtype=np.int64), content.reshape(len(ids), -1)
 
 
 def current_extent(connection: Connection, space_id: int) -> tuple[int, int]:
@@ -335,6 +339,16 @@ def get_generation(connection: Connection, generation_id: int) -> dict[str, Any]
             kind="generation-not-found",
         )
     return dict(manifest)
+
+
+def current_manifests(connection: Connection) -> list[dict[str, Any]]:
+    """Manifests of the generations that answer."""
+    statement = (
+        select(Generation.manifest)
+        .join(EmbeddingSpace, EmbeddingSpace.current_generation_id == Generation.id)
+        .where(EmbeddingSpace.id.in_(select(Collection.space_id)))
+    )
+    return [dict(manifest) for manifest in connection.scalars(statement)]
 
 
 def list_generations(connection: Connection, *, in_use: bool = False) -> list[Published]:

@@ -297,7 +297,7 @@ def test_a_dry_run_tells_how_many_would_be_retired_and_changes_no_byte(farm: Far
     assert (planned.retired, planned.unchanged) == (done.retired, done.unchanged) == (3, 1)
 
 
-@pytest.mark.parametrize("step", ["_write", "publish_generation", "delete_parcels"])
+@pytest.mark.parametrize("step", ["_fill", "publish_generation", "delete_parcels"])
 def test_a_run_that_fails_before_it_publishes_has_retired_nothing(
     farm: Farm, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -14,16 +14,19 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from shapely import box
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, select
 
 from indexer.catalog.database import connect, schema_status, upgrade
 from indexer.catalog.reading import find_space, get_space, known_observations
+from indexer.catalog.tables import Parcel as ParcelRow
 from indexer.catalog.writing import (
     ObservationRecord,
     create_space,
+    delete_parcels,
     ensure_collection,
     freeze_projection,
     save_observations,
+    save_parcels,
 )
 from indexer.embedding_space import Recipe, space_digest
 from indexer.encoders.weights import Weights
@@ -146,6 +149,29 @@ def plant(
         if publish:
             for collection_id in collections.values():
                 build_generation(engine, settings.generations_dir, space_id, collection_id)
+    finally:
+        engine.dispose()
+
+
+def redeclare(settings: Settings, *changed: Seen) -> None:
+    """Change parcels, not what was observed of them."""
+    engine = connect(settings)
+    try:
+        with engine.begin() as connection:
+            for seen in changed:
+                collection_id = ensure_collection(connection, seen.collection)
+                save_parcels(connection, collection_id, [_parcel(seen)])
+    finally:
+        engine.dispose()
+
+
+def uproot(settings: Settings, *parcel_ids: str) -> None:
+    """Delete parcels of these ids."""
+    engine = connect(settings)
+    try:
+        with engine.begin() as connection:
+            found = select(ParcelRow.id).where(ParcelRow.parcel_id.in_(parcel_ids))
+            delete_parcels(connection, connection.scalars(found).all())
     finally:
         engine.dispose()
 

@@ -41,20 +41,24 @@ class Asking:
     """Asks for clusters as a searcher does."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.published = PublishedGenerations(settings)
+        self.engine = connect(settings)
+        self.published = PublishedGenerations(settings, self.engine)
         self.clusterings = Clusterings()
 
     def __call__(self, k: int, collection: str = "demo") -> Clusters:
-        engine = connect(self.settings)
-        try:
-            return self.clusterings.of(engine, self.published, collection, k)
-        finally:
-            engine.dispose()
+        return self.clusterings.of(self.engine, self.published, collection, k)
+
+    def __enter__(self) -> "Asking":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.published.close()
+        self.engine.dispose()
 
 
 def ask(settings: Settings, k: int, collection: str = "demo") -> Clusters:
-    return Asking(settings)(k, collection)
+    with Asking(settings) as asking:
+        return asking(k, collection)
 
 
 def members(found: Clusters) -> list[set[str]]:
@@ -245,12 +249,12 @@ def test_an_answer_is_kept_until_the_next_generation(
     empty: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plant(empty, [*group(0, 3), *group(1, 2)])
-    asking = Asking(empty)
-    first = asking(2)
-    assert asking(2) is first
-    assert asking(3) is not first
-    plant(empty, [Seen("new", near_axis(1, 0.1))])
-    later = asking(2)
+    with Asking(empty) as asking:
+        first = asking(2)
+        assert asking(2) is first
+        assert asking(3) is not first
+        plant(empty, [Seen("new", near_axis(1, 0.1))])
+        later = asking(2)
     assert (first.generation, later.generation) == (1, 2)
     assert set(later.members) - set(first.members) == {"new"}
 
@@ -260,12 +264,12 @@ def test_only_the_answers_that_were_asked_for_last_are_kept(
 ) -> None:
     monkeypatch.setattr(clusters, "_MOST_KEPT", 2)
     plant(empty, [*group(0, 3), *group(1, 2)])
-    asking = Asking(empty)
-    first, second = asking(2), asking(3)
-    assert asking(2) is first
-    asking(4)
-    assert asking(2) is first
-    assert asking(3) is not second
+    with Asking(empty) as asking:
+        first, second = asking(2), asking(3)
+        assert asking(2) is first
+        asking(4)
+        assert asking(2) is first
+        assert asking(3) is not second
 
 
 def test_large_collections_are_read_in_batches_and_trained_on_a_sample(

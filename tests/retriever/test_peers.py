@@ -834,7 +834,7 @@ def test_a_parcel_without_a_usable_observation_is_not_compared(
 @pytest.mark.parametrize("how", ["damaged", "missing"])
 def test_with_a_damaged_index_a_state_is_told_without_peers(how: str, place: _Place) -> None:
     plant(place.settings, [ANCHOR, *crowd(6)])
-    (index,) = place.settings.generations_dir.rglob("*.faiss")
+    (index,) = place.settings.generations_dir.rglob("vectors.npy")
     if how == "missing":
         index.unlink()
     else:

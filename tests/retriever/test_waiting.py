@@ -75,15 +75,24 @@ def test_many_examples_wait(index: Settings, searcher: ParcelSearcher) -> None:
     assert not waits(lambda: searcher.similar_by_examples(several[:3], several[3:5]))
 
 
-def test_parcels_of_so_many_dates_that_the_search_is_widened_wait(tmp_path: Path) -> None:
+def test_a_search_that_parcels_of_many_dates_widen_does_not_wait(tmp_path: Path) -> None:
     chosen = settings_in(tmp_path)
-    # The first five matches wanted are all one parcel.
-    often = [Seen("b", at_cosine(0.9), day=f"2023-05-{day:02}") for day in range(1, 9)]
+    # So many of the nearest are one parcel that more has to be asked for.
+    often = [Seen("b", at_cosine(0.9), day=f"2023-05-{day:02}") for day in range(1, 20)]
     plant(chosen, [Seen("a", at_cosine(1)), *often, Seen("c", at_cosine(0.5))])
     with searching(chosen) as searcher:
         assert len(searcher.similar_by_id("a", k=2).matches) == 2
-        assert waits(lambda: searcher.similar_by_id("a", k=2))
-        assert not waits(lambda: searcher.similar_by_id("a", k=1))
+        assert not waits(lambda: searcher.similar_by_id("a", k=2))
+
+
+def test_what_was_committed_meanwhile_is_read_where_one_may_wait(
+    index: Settings, searcher: ParcelSearcher
+) -> None:
+    searcher.similar_by_id("a")
+    plant(index, [Seen("c", at_cosine(0.9))], publish=False)
+    assert waits(lambda: searcher.similar_by_id("a"))
+    assert [match.parcel_id for match in searcher.similar_by_id("a").matches] == ["c", "b"]
+    assert not waits(lambda: searcher.similar_by_id("a"))
 
 
 def test_a_question_without_a_free_connection_waits(searcher: ParcelSearcher) -> None:

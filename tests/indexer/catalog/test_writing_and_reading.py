@@ -2,6 +2,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import shapely
 from shapely import box
@@ -14,7 +15,7 @@ from indexer.catalog.reading import (
     count_collection,
     count_kept_embeddings,
     current_extent,
-    current_vectors,
+    current_manifests,
     embeddings_of_parcels,
     find_collection,
     find_space,
@@ -28,6 +29,7 @@ from indexer.catalog.reading import (
     parcels_gone,
     rows_without_vector,
     searched_spaces,
+    vector_blocks,
 )
 from indexer.catalog.tables import (
     Cluster,
@@ -65,6 +67,17 @@ from tests.indexer.catalog.filling import (
     save,
     unit_vectors,
 )
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+def stored_vectors(connection: Connection, space_id: int) -> tuple[IntArray, FloatArray]:
+    """Ids and vectors of all blocks."""
+    blocks = list(vector_blocks(connection, space_id))
+    return np.concatenate([ids for ids, _ in blocks]), np.concatenate(
+        [vectors for _, vectors in blocks]
+    )
 
 
 def publish(
@@ -430,7 +443,7 @@ def test_each_of_many_changed_observations_is_updated_under_its_own_row(
         ("3" * 64, 3.0, None),
         ("4" * 64, 4.0, None),
     ]
-    assert current_vectors(connection, space_id)[0].tolist() == [2, 3]
+    assert stored_vectors(connection, space_id)[0].tolist() == [2, 3]
 
 
 def test_more_parcels_than_a_statement_takes_parameters_are_known(
@@ -470,7 +483,7 @@ def test_changed_pixels_give_a_new_row_and_supersede_the_old(connection: Connect
     known = known_of(connection, collection_id, space_id)
     save(connection, space_id, [record("p1", new, fingerprint="2" * 64, known=known)])
     assert embedding_rows(connection, "p1") == [(1, True), (2, False)]
-    ids, vectors = current_vectors(connection, space_id)
+    ids, vectors = stored_vectors(connection, space_id)
     assert ids.tolist() == [2]
     np.testing.assert_array_equal(vectors, [new])
     assert count_collection(connection, collection_id) == (1, 1)
@@ -481,7 +494,7 @@ def test_an_observation_that_became_too_poor_loses_its_vector(connection: Connec
     collection_id = save(connection, space_id, [record("p1", unit_vectors(1)[0])])
     known = known_of(connection, collection_id, space_id)
     save(connection, space_id, [record("p1", None, fingerprint="2" * 64, known=known)])
-    assert current_vectors(connection, space_id)[0].tolist() == []
+    assert list(vector_blocks(connection, space_id)) == []
     assert not has_embeddings(connection, space_id)
     now = known_of(connection, collection_id, space_id)
     assert now is not None
@@ -492,7 +505,7 @@ def test_vectors_come_back_as_they_were_in_order_of_id(connection: Connection) -
     space_id = make_space(connection)
     vectors = unit_vectors(5)
     save(connection, space_id, [record(f"p{i}", vector) for i, vector in enumerate(vectors)])
-    ids, stored = current_vectors(connection, space_id)
+    ids, stored = stored_vectors(connection, space_id)
     assert ids.tolist() == [1, 2, 3, 4, 5]
     assert ids.dtype == np.int64
     assert stored.dtype == np.float32
@@ -503,7 +516,7 @@ def test_vectors_come_back_as_they_were_in_order_of_id(connection: Connection) -
 def test_an_empty_space_has_no_vectors(connection: Connection) -> None:
     space_id = make_space(connection)
     assert current_extent(connection, space_id) == (0, 0)
-    assert len(current_vectors(connection, space_id)[0]) == 0
+    assert list(vector_blocks(connection, space_id)) == []
     assert not has_embeddings(connection, space_id)
 
 
@@ -518,7 +531,7 @@ def test_rows_wait_for_the_projection_and_then_get_their_vectors(connection: Con
     np.testing.assert_array_equal(waiting, embeddings)
     set_vectors(connection, ids.tolist(), embeddings[::-1])
     assert len(rows_without_vector(connection, space_id)[0]) == 0
-    np.testing.assert_array_equal(current_vectors(connection, space_id)[1], embeddings[::-1])
+    np.testing.assert_array_equal(stored_vectors(connection, space_id)[1], embeddings[::-1])
 
 
 def test_only_so_many_embeddings_are_kept_at_full_length(connection: Connection) -> None:
@@ -652,6 +665,20 @@ def test_a_space_that_no_collection_is_searched_in_answers_no_more(
     assert [(one.manifest.generation, one.current) for one in listed] == [(2, True), (1, False)]
     in_use = list_generations(connection, in_use=True)
     assert [one.manifest.generation for one in in_use] == [2]
+
+
+def test_each_space_has_one_current_manifest_whether_or_not_it_is_searched(
+    connection: Connection,
+) -> None:
+    collection_id = ensure_collection(connection, "demo")
+    former, own = make_space(connection), make_space(connection)
+    make_space(connection)
+    assert current_manifests(connection) == []
+    publish(connection, 1, former, collection_id)
+    publish(connection, 2, own, collection_id)
+    publish(connection, 3, own, collection_id)
+    current = [one["generation"] for one in current_manifests(connection)]
+    assert sorted(current) == [1, 3]
 
 
 def test_a_listed_generation_tells_when_it_was_published() -> None:

@@ -13,14 +13,30 @@ import numpy.typing as npt
 import pytest
 from sqlalchemy import Engine
 
+from indexer.catalog.changes import changed_parcels, last_change
 from indexer.catalog.database import connect, upgrade
-from indexer.catalog.reading import SpaceRecord, get_generation, get_space, list_generations
+from indexer.catalog.reading import (
+    SpaceRecord,
+    current_extent,
+    get_generation,
+    get_space,
+    list_generations,
+)
+from indexer.catalog.writing import publish_generation
+from indexer.columns import Columns
 from indexer.errors import StorageError
 from indexer.generations import store
 from indexer.generations.manifest import Manifest
-from indexer.generations.store import build_generation, is_current, open_generation, rebuild
+from indexer.generations.store import (
+    Additions,
+    build_generation,
+    check_files,
+    is_current,
+    open_generation,
+    rebuild,
+)
 from indexer.settings import Settings
-from indexer.vector_index import VectorIndex
+from indexer.vector_index import building
 from tests.indexer.catalog.filling import (
     PROJECTION,
     RECIPE,
@@ -74,10 +90,10 @@ def current(engine: Engine, space_id: int) -> Manifest:
 
 def assert_answers(folder: Path, manifest: Manifest, vectors: FloatArray) -> None:
     """Each vector's nearest row is its own; ids begin at 1."""
-    index = open_generation(folder, manifest)
-    assert index.rows == len(vectors)
+    index, columns = open_generation(folder, manifest)
+    assert index.rows == columns.rows == len(vectors)
     for row, vector in enumerate(vectors, start=1):
-        assert index.search(vector, 1)[1].tolist() == [row]
+        assert columns.ids[index.search(vector, 1)[1]].tolist() == [row]
 
 
 def folders(folder: Path) -> set[str]:
@@ -101,14 +117,21 @@ def test_the_manifest_says_all_that_is_needed_to_open_or_refuse(
 ) -> None:
     space_id, collection_id = save_parcels_with_vectors(engine, unit_vectors(10))
     manifest = build_generation(engine, folder, space_id, collection_id)
-    content = (folder / "1" / "index.faiss").read_bytes()
-    assert manifest.index_sha256 == hashlib.sha256(content).hexdigest()
-    assert manifest.index_bytes == len(content)
+    assert manifest.files.keys() == folders(folder / "1") - {"manifest.json"}
+    for name, described in manifest.files.items():
+        content = (folder / "1" / name).read_bytes()
+        assert described["bytes"] == len(content)
+        assert described["sha256"] == hashlib.sha256(content).hexdigest()
+    assert manifest.bytes == sum(described["bytes"] for described in manifest.files.values())
     assert manifest.space_digest == space_of(engine, space_id).digest
     assert manifest.recipe == RECIPE.to_dict()
     assert (manifest.rows, manifest.last_id, manifest.dimensions) == (10, 10, 512)
     assert (manifest.nlist, manifest.nprobe, manifest.recall_at_10) == (1, 1, 1.0)
-    assert manifest.recall_queries == 10
+    assert manifest.index_kind == "IVF1,Flat(fp32)"
+    assert manifest.recall_queries == 0, "where every row is scored there is nothing to measure"
+    assert manifest.efforts.keys() == {"0.9", "0.95", "0.99"}
+    with engine.connect() as connection:
+        assert manifest.last_change == last_change(connection) > 0
     assert manifest.projection == "orthonormal"
     assert manifest.versions.keys() == {"parcelle", "faiss-cpu"}
     age = datetime.now(UTC) - datetime.fromisoformat(manifest.created_at)
@@ -121,7 +144,7 @@ def test_the_folder_holds_the_manifest_for_people_to_read(engine: Engine, folder
     written = json.loads((folder / "1" / "manifest.json").read_text())
     assert Manifest.from_dict(written) == manifest
     assert folders(folder) == {"1"}
-    assert folders(folder / "1") == {"index.faiss", "manifest.json"}
+    assert folders(folder / "1") == {*manifest.files, "manifest.json"}
 
 
 def test_the_cost_of_the_projection_is_measured_on_the_kept_embeddings(
@@ -170,10 +193,152 @@ def test_a_superseded_row_is_in_no_later_generation(engine: Engine, folder: Path
     with engine.begin() as connection:
         known = known_of(connection, collection_id, space_id, "p0")
         save(connection, space_id, [record("p0", new, fingerprint="2" * 64, known=known)])
-    index = open_generation(folder, build_generation(engine, folder, space_id, collection_id))
-    scores, ids = index.search(old, 10)
-    assert sorted(ids.tolist()) == [2, 3]
+    manifest = build_generation(engine, folder, space_id, collection_id)
+    index, columns = open_generation(folder, manifest)
+    scores, rows, _ = index.search(old, 10)
+    assert sorted(columns.ids[rows].tolist()) == [2, 3]
     assert scores.max() < 0.9
+
+
+def test_a_parcel_that_is_retired_leaves_catalog_and_index_together(
+    engine: Engine, folder: Path
+) -> None:
+    vectors = unit_vectors(4)
+    space_id, collection_id = save_parcels_with_vectors(engine, vectors)
+    first = build_generation(engine, folder, space_id, collection_id)
+    second = build_generation(engine, folder, space_id, collection_id, Additions(retired=[2, 3]))
+    _, columns = open_generation(folder, second)
+    assert sorted(columns.parcels.tolist()) == [1, 4]
+    with engine.connect() as connection:
+        assert current_extent(connection, space_id) == (2, 4)
+        # Whoever still has the former one open learns who is gone.
+        gone = changed_parcels(connection, first.last_change, last_change(connection))
+    assert gone.tolist() == [2, 3]
+
+
+def test_many_vectors_wait_in_a_file_that_is_gone_afterwards(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_SPOOLED_BYTES", 0)
+    vectors = unit_vectors(5)
+    space_id, collection_id = save_parcels_with_vectors(engine, vectors)
+    manifest = build_generation(engine, folder, space_id, collection_id)
+    assert_answers(folder, manifest, vectors)
+    assert folders(folder / "1") == {*manifest.files, "manifest.json"}
+
+
+def test_a_large_index_has_lists_and_columns_in_their_order(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.vector_index.sizing.SEARCHED_WHOLE", 100)
+    vectors = unit_vectors(200)
+    space_id, collection_id = save_parcels_with_vectors(engine, vectors)
+    manifest = build_generation(engine, folder, space_id, collection_id)
+    # At least 39 rows to a list: 200 / 39 = 5.1.
+    assert (manifest.nlist, manifest.recall_queries) == (5, 200)
+    assert manifest.imbalance >= 1
+    assert_answers(folder, manifest, vectors)
+    small = build_generation(engine, folder, space_id, collection_id, memory_bytes=1)
+    assert "fp16" in manifest.index_kind
+    assert "int8" in small.index_kind
+    assert_answers(folder, small, vectors)
+
+
+# The change log ------------------------------------------------------------------------------
+
+
+def test_changes_are_forgotten_that_every_current_generation_holds(
+    engine: Engine, folder: Path
+) -> None:
+    first, collection_id = save_parcels_with_vectors(engine, unit_vectors(3))
+    one = build_generation(engine, folder, first, collection_id)
+    second, other = save_parcels_with_vectors(engine, unit_vectors(2), "other")
+    two = build_generation(engine, folder, second, other)
+    assert 0 < one.last_change < two.last_change
+    with engine.connect() as connection:
+        assert changed_parcels(connection, 0, one.last_change).tolist() == []
+        # The index of the first space has yet to be told of these.
+        assert changed_parcels(connection, one.last_change, two.last_change).tolist() == [4, 5]
+    build_generation(engine, folder, first, collection_id)
+    with engine.connect() as connection:
+        # The last of all stays, so that the numbers go on.
+        assert changed_parcels(connection, 0, two.last_change).tolist() == [5]
+        assert last_change(connection) == two.last_change
+
+
+def test_a_generation_that_knows_no_change_keeps_the_whole_log(
+    engine: Engine, folder: Path
+) -> None:
+    first, collection_id = save_parcels_with_vectors(engine, unit_vectors(3))
+    publish_as_before(engine, folder, first, collection_id)
+    second, other = save_parcels_with_vectors(engine, unit_vectors(2), "other")
+    manifest = build_generation(engine, folder, second, other)
+    with engine.connect() as connection:
+        logged = changed_parcels(connection, 0, manifest.last_change)
+    assert logged.tolist() == [1, 2, 3, 4, 5]
+
+
+# Generations of before -----------------------------------------------------------------------
+
+
+def publish_as_before(
+    engine: Engine, folder: Path, space_id: int, collection_id: int
+) -> dict[str, object]:
+    """A generation of one index file, as versions up to 0.9 published it; returns its manifest."""
+    former: dict[str, object] = {
+        "generation": 1,
+        "space_digest": space_of(engine, space_id).digest,
+        "recipe": RECIPE.to_dict(),
+        "projection": "orthonormal",
+        "rows": 3,
+        "last_id": 3,
+        "dimensions": 512,
+        "index_kind": "IVF_FLAT",
+        "index_sha256": hashlib.sha256(b"an index").hexdigest(),
+        "index_bytes": 8,
+        "nlist": 1,
+        "nprobe": 1,
+        "recall_at_10": 1.0,
+        "recall_queries": 3,
+        "projection_recall_at_10": 1.0,
+        "projection_rows": 3,
+        "created_at": "2023-05-29T10:50:31+00:00",
+        "versions": {"parcelle": "0.1", "faiss-cpu": "1.10"},
+    }
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "index.faiss").write_bytes(b"an index")
+    with engine.begin() as connection:
+        publish_generation(
+            connection,
+            generation_id=1,
+            space_id=space_id,
+            collection_id=collection_id,
+            manifest=former,
+        )
+    return former
+
+
+def test_a_generation_of_an_earlier_version_is_listed_and_refused_until_it_is_rebuilt(
+    engine: Engine, folder: Path
+) -> None:
+    vectors = unit_vectors(3)
+    space_id, collection_id = save_parcels_with_vectors(engine, vectors)
+    publish_as_before(engine, folder, space_id, collection_id)
+    with engine.connect() as connection:
+        (listed,) = list_generations(connection)
+    assert listed.current
+    assert (listed.manifest.generation, listed.manifest.rows) == (1, 3)
+    assert listed.to_dict()["index_kind"] == "IVF_FLAT"
+    for refuse in (open_generation, check_files):
+        with pytest.raises(
+            StorageError, match=r"earlier version.*parcelle generations rebuild"
+        ) as caught:
+            refuse(folder, listed.manifest)
+        assert caught.value.kind == "generation-corrupt"
+    assert not is_current(engine, folder, space_of(engine, space_id))
+    (rebuilt,) = rebuild(engine, folder)
+    assert_answers(folder, rebuilt, vectors)
+    assert is_current(engine, folder, space_of(engine, space_id))
 
 
 # Whether there is something to publish -------------------------------------------------------
@@ -216,17 +381,106 @@ def cut_short(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+WHOLE_FILES = ["columns.bin", "columns.json", "index.json", "vectors.codec", "vectors.npy"]
+LIST_FILES = [
+    *WHOLE_FILES,
+    "centroid_axes.npy",
+    "centroids.npy",
+    "lists.faiss",
+    "sketch_axes.npy",
+    "sketches.codec",
+    "sketches.npy",
+    "starts.npy",
+]
+
+
+@pytest.fixture(scope="module")
+def with_lists(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
+    """Where a generation with lists lies, and its manifest; only to be read."""
+    place = tmp_path_factory.mktemp("with-lists")
+    engine = connect(Settings(data_dir=place, database_url=""))
+    upgrade(engine)
+    space_id, collection_id = save_parcels_with_vectors(engine, unit_vectors(200))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("indexer.vector_index.sizing.SEARCHED_WHOLE", 100)
+        manifest = build_generation(engine, place / "generations", space_id, collection_id)
+    engine.dispose()
+    return place / "generations", manifest
+
+
+def copied(with_lists: tuple[Path, Manifest], folder: Path) -> Manifest:
+    shutil.copytree(with_lists[0], folder)
+    return with_lists[1]
+
+
+def test_every_file_of_a_generation_can_be_damaged_below(
+    with_lists: tuple[Path, Manifest],
+) -> None:
+    assert with_lists[1].files.keys() == set(LIST_FILES)
+    open_generation(*with_lists)
+    check_files(*with_lists)
+
+
+@pytest.mark.parametrize("name", LIST_FILES)
 @pytest.mark.parametrize("damage", [flip_a_bit, cut_short, os.unlink])
-def test_a_damaged_index_is_refused_and_rebuilt_from_the_catalog(
-    engine: Engine, folder: Path, damage: Callable[[Path], None]
+def test_damage_to_any_file_is_noticed_when_it_is_opened(
+    with_lists: tuple[Path, Manifest],
+    folder: Path,
+    damage: Callable[[Path], None],
+    name: str,
+) -> None:
+    manifest = copied(with_lists, folder)
+    damage(folder / "1" / name)
+    for refuse in (open_generation, check_files):
+        with pytest.raises(StorageError, match=rf"1/{name}.*generations rebuild") as caught:
+            refuse(folder, manifest)
+        assert caught.value.kind == "generation-corrupt"
+
+
+@pytest.mark.parametrize("name", LIST_FILES)
+def test_of_larger_files_opening_compares_sizes_and_a_check_everything(
+    with_lists: tuple[Path, Manifest], folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_CHECKED_BYTES", 0)
+    manifest = copied(with_lists, folder)
+    open_generation(folder, manifest)
+    flip_a_bit(folder / "1" / name)
+    with pytest.raises(StorageError, match=rf"1/{name}.*is damaged.*generations rebuild"):
+        check_files(folder, manifest)
+    cut_short(folder / "1" / name)
+    with pytest.raises(StorageError, match=rf"1/{name}.*bytes.*generations rebuild"):
+        open_generation(folder, manifest)
+
+
+@pytest.mark.parametrize("name", LIST_FILES)
+def test_a_large_file_that_is_no_longer_what_it_should_be_is_refused_all_the_same(
+    with_lists: tuple[Path, Manifest], folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_CHECKED_BYTES", 0)
+    manifest = copied(with_lists, folder)
+    path = folder / "1" / name
+    content = path.read_bytes()
+    path.write_bytes(b"?" * 64 + content[64:])
+    if name == "columns.bin":
+        # Numbers without a header: only the check of everything can tell.
+        with pytest.raises(StorageError):
+            check_files(folder, manifest)
+        return
+    with pytest.raises(StorageError) as caught:
+        open_generation(folder, manifest)
+    assert caught.value.kind == "generation-corrupt"
+
+
+@pytest.mark.parametrize("name", WHOLE_FILES)
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, os.unlink])
+def test_a_damaged_generation_is_rebuilt_from_the_catalog(
+    engine: Engine, folder: Path, damage: Callable[[Path], None], name: str
 ) -> None:
     vectors = unit_vectors(5)
     space_id, collection_id = save_parcels_with_vectors(engine, vectors)
     manifest = build_generation(engine, folder, space_id, collection_id)
-    damage(folder / "1" / "index.faiss")
-    with pytest.raises(StorageError, match=r"1/index\.faiss.*parcelle generations rebuild") as err:
-        open_generation(folder, manifest)
-    assert err.value.kind == "generation-corrupt"
+    assert manifest.files.keys() == set(WHOLE_FILES)
+    damage(folder / "1" / name)
     assert not is_current(engine, folder, space_of(engine, space_id))
     (rebuilt,) = rebuild(engine, folder)
     assert current(engine, space_id) == rebuilt
@@ -256,21 +510,30 @@ def test_an_empty_catalog_has_nothing_to_rebuild(engine: Engine, folder: Path) -
 
 # Death at every step -------------------------------------------------------------------------
 
+FLUSHED = 10
+"""Two files of columns as they are written, then all five, the manifest, and two folders."""
+
 
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (VectorIndex, "build", 1),
-        (VectorIndex, "to_bytes", 1),
         (Path, "mkdir", 1),
         (Path, "mkdir", 2),
-        (os, "fsync", 1),
-        (os, "fsync", 2),
+        (store, "vector_blocks", 1),
+        (building, "_build_whole", 1),
+        (building, "_write_parameters", 1),
+        (building, "_write_parameters", 2),
+        (Columns, "read", 1),
+        (Columns, "write", 1),
+        *((os, "fsync", number) for number in range(1, FLUSHED + 1)),
+        (store, "_write_durably", 1),
         (store, "_check_written", 1),
         (store, "_flush_folder", 1),
         (Path, "rename", 1),
         (store, "_flush_folder", 2),
         (store, "publish_generation", 1),
+        (store, "delete_parcels", 1),
+        (store, "prune_changes", 1),
     ],
     ids=lambda value: "" if isinstance(value, type | ModuleType) else str(value),
 )
@@ -326,19 +589,28 @@ def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def lose_the_end(path: Path, content: bytes) -> None:
-    path.write_bytes(content[:-7])
-
-
 @pytest.mark.parametrize(
     ("owner", "name", "failure"),
     [
         (os, "fsync", full_disk),
+        (os, "posix_fallocate", full_disk),
+        (np, "save", full_disk),
+        (building, "_write_parameters", full_disk),
+        (store, "_write_durably", full_disk),
+        (store, "_flush_folder", full_disk),
         (Path, "mkdir", full_disk),
         (Path, "rename", full_disk),
-        (store, "_write_durably", lose_the_end),
     ],
-    ids=["flushing", "making a folder", "renaming", "a short file without any error"],
+    ids=[
+        "flushing",
+        "room for many vectors",
+        "the vectors",
+        "the parameters",
+        "the manifest",
+        "flushing a folder",
+        "making a folder",
+        "renaming",
+    ],
 )
 def test_a_failing_disk_is_reported_and_publishes_nothing(
     engine: Engine,
@@ -352,10 +624,35 @@ def test_a_failing_disk_is_reported_and_publishes_nothing(
     space_id, collection_id = save_parcels_with_vectors(engine, vectors[:2])
     former = build_generation(engine, folder, space_id, collection_id)
     add_parcel(engine, space_id, "new", vectors[2])
+    if name == "posix_fallocate":
+        monkeypatch.setattr(store, "_SPOOLED_BYTES", 0)
     monkeypatch.setattr(owner, name, failure)
-    with pytest.raises(StorageError, match="former generation goes on") as caught:
+    with pytest.raises(StorageError, match="cannot be written") as caught:
         build_generation(engine, folder, space_id, collection_id)
     monkeypatch.undo()
+    assert caught.value.kind == "write-failed"
+    assert current(engine, space_id) == former
+    assert_answers(folder, former, vectors[:2])
+
+
+@pytest.mark.parametrize("name", WHOLE_FILES)
+def test_a_short_file_without_any_error_is_noticed_before_anybody_trusts_it(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    vectors = unit_vectors(3)
+    space_id, collection_id = save_parcels_with_vectors(engine, vectors[:2])
+    former = build_generation(engine, folder, space_id, collection_id)
+    add_parcel(engine, space_id, "new", vectors[2])
+    real = store._flushed
+
+    def lose_the_end(path: Path) -> object:
+        if path.name == name:
+            os.truncate(path, path.stat().st_size - 7)
+        return real(path)
+
+    monkeypatch.setattr(store, "_flushed", lose_the_end)
+    with pytest.raises(StorageError, match="former generation goes on") as caught:
+        build_generation(engine, folder, space_id, collection_id)
     assert caught.value.kind == "write-failed"
     assert current(engine, space_id) == former
     assert_answers(folder, former, vectors[:2])

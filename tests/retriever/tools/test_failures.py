@@ -95,7 +95,7 @@ def test_a_damaged_index_is_a_matter_for_its_operator_but_hides_no_state(
 ) -> None:
     chosen = settings_in(tmp_path_factory.mktemp("damaged"))
     plant(chosen, [Seen("a", at_cosine(1))])
-    (chosen.generations_dir / "1" / "index.faiss").write_bytes(b"nothing")
+    (chosen.generations_dir / "1" / "vectors.npy").write_bytes(b"nothing")
     with searching(chosen) as searcher:
         text = refusal(tool_of(searcher, "find_similar_parcels"), parcel_id="a")
         state = answer(tool_of(searcher, "get_parcel_state"), parcel_id="a")
