@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.dependencies import LazySearcher, require_key
 from api.errors import Problem, add_error_handlers
+from api.maintenance import compacting
 from api.mcp_server import create_mcp_server, http_sessions
 from api.metrics import Metrics
 from api.middleware.body_limit import BodyLimit
@@ -202,7 +203,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # They run once, and an application may be started again.
     sessions = http_sessions(create_mcp_server(searcher.get), keys=bool(settings.api_keys))
     app.state.mcp_sessions = sessions
-    async with sessions.run():
+    async with compacting(settings, lambda: searcher.get().engine), sessions.run():
         with _spared_by_the_collector():
             yield
     searcher.close()

@@ -46,6 +46,39 @@ SPACE_SCHEMA: Final = {
     },
 }
 
+EXPLANATION_SCHEMA: Final = {
+    "type": "object",
+    "description": "How the matches were found, and what it cost; only where `explain` is true.",
+    "required": ["index", "rows", "recall", "conditions", "allowed", "method", "scored"],
+    "properties": {
+        "index": {"type": "string", "description": "Kind of the index."},
+        "rows": {"type": "integer", "description": "Vectors of the index."},
+        "since_publication": {
+            "type": "object",
+            "description": "Vectors added since it was published, and removed from it.",
+            "properties": {"rows": {"type": "integer"}, "removed": {"type": "integer"}},
+        },
+        "recall": {"type": "number", "description": "The recall that was sought."},
+        "recall_measured": {
+            "type": "number",
+            "description": "What it came to when the generation was built.",
+        },
+        "conditions": {
+            "type": "array",
+            "items": {"type": "object"},
+            "description": "The conditions of the filter, and what each leaves.",
+        },
+        "allowed": {"type": "integer", "description": "Vectors of the index that may be found."},
+        "method": {"type": "string", "description": "lists, sketches, rows or nothing."},
+        "method_means": {"type": "string", "description": "The method in words."},
+        "lists": {"type": "integer", "description": "Lists that were looked into; 0 for none."},
+        "scored": {"type": "integer", "description": "Vectors that got a score."},
+        "reranked": {"type": "integer", "description": "Candidates whose exact scores decided."},
+        "search_ms": {"type": "number", "description": "Milliseconds of the search."},
+        "metadata_ms": {"type": "number", "description": "Milliseconds of reading the matches."},
+    },
+}
+
 MATCHES_SCHEMA: Final = {
     "type": "object",
     "required": ["type", "features", "query", "generation", "space", "notes"],
@@ -56,6 +89,7 @@ MATCHES_SCHEMA: Final = {
         "query": {"type": "object"},
         "generation": {"type": "integer"},
         "space": SPACE_SCHEMA,
+        "explanation": EXPLANATION_SCHEMA,
         "notes": {"type": "array", "items": {"type": "string"}},
     },
 }

@@ -12,8 +12,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from api.errors import RequestError
-from api.parameters import Text
+from api.parameters import ExplainField, RecallField, Text
 from indexer.errors import InvalidInputError
+from indexer.vector_index.effort import DEFAULT_RECALL
 from retriever.queries import DEFAULT_K, MAX_K
 
 JSON: Final = "application/json"
@@ -103,6 +104,8 @@ class SearchRequest(BaseModel):
         description="Return every observation that matches, not each parcel's best one.",
         examples=[False],
     )
+    recall: RecallField = DEFAULT_RECALL
+    explain: ExplainField = False
 
 
 @dataclass(frozen=True)

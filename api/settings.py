@@ -41,6 +41,9 @@ class ApiSettings(Settings):
     max_concurrent_requests: int = Field(default=200, ge=1)
     """Requests that one process takes on at once; further ones are refused."""
 
+    compact_every_s: float = Field(default=60, ge=0, allow_inf_nan=False)
+    """Seconds between looks whether the index should be built anew; 0 for never."""
+
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:

@@ -92,6 +92,7 @@ class InvalidInputError(ParcelleError, ValueError):
             "invalid-k",
             "invalid-name",
             "invalid-option",
+            "invalid-recall",
             "invalid-vector",
             "no-imagery",
             "unknown-encoder",

@@ -73,39 +73,36 @@ def _disk(settings: Settings) -> tuple[str, bool, str]:
 
 
 def _generations(settings: Settings, engine: "Engine") -> Iterator[tuple[str, bool, str]]:
-    from indexer.catalog.reading import current_extent, get_generation
+    from indexer.catalog.changes import snapshot
+    from indexer.catalog.reading import get_generation
+    from indexer.generations.compaction import standing_of
     from indexer.generations.manifest import Manifest
-    from indexer.generations.store import open_generation
+    from indexer.generations.store import check_files, open_generation
     from retriever.statements import published_spaces
 
-    with engine.connect() as connection:
+    with snapshot(engine) as connection:
         published = published_spaces(connection)
         if not published:
             yield "generations", False, "none is published; run parcelle reindex"
         for space_id, number in published:
             name = f"generation {number}"
             manifest = Manifest.from_dict(get_generation(connection, number))
-            extent = current_extent(connection, space_id)
             try:
-                index = open_generation(settings.generations_dir, manifest)
+                check_files(settings.generations_dir, manifest)
+                index, _ = open_generation(settings.generations_dir, manifest)
+                since = standing_of(connection, settings.generations_dir, space_id, manifest)
             except ParcelleError as error:
                 yield name, False, error.message
                 continue
             if index.rows != manifest.rows:
                 yield name, False, f"{index.rows} vectors, {manifest.rows} were published"
-            elif extent != (manifest.rows, manifest.last_id):
-                yield (
-                    name,
-                    False,
-                    f"{manifest.rows} vectors, but the database has moved on to {extent[0]} "
-                    "since: a reindex did not end; run it again, or parcelle generations rebuild",
-                )
             else:
+                moved = f", {since.rows} added and {since.removed} removed since"
                 yield (
                     name,
                     True,
-                    f"{index.rows} vectors, digest as published, space "
-                    f"{manifest.space_digest[:12]}",
+                    f"{index.rows} vectors, digests as published, space "
+                    f"{manifest.space_digest[:12]}{moved if since.changed else ''}",
                 )
 
 

@@ -49,6 +49,13 @@ def similar(
     ] = False,
     bands: options.Bands = None,
     baseline: options.Baseline = None,
+    recall: Annotated[
+        float,
+        typer.Option(help="Share of the true nearest that is to be found: 0.9, 0.95 or 0.99."),
+    ] = 0.95,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say how the matches were found, and what it cost.")
+    ] = False,
     output: Annotated[
         options.Format, typer.Option("--format", help="How matches are written.")
     ] = options.Format.table,
@@ -62,6 +69,8 @@ def similar(
       parcelle similar demo-012 --filter "NDVI > 0.6 AND reliable = TRUE"
 
       parcelle similar demo-012 --like demo-036 --unlike demo-072
+
+      parcelle similar demo-012 --crop maize --recall 0.99 --explain
 
       parcelle similar --image chip.tif --bands l2a --format geojson
     """
@@ -87,6 +96,8 @@ def similar(
                 k=k,
                 where=where,
                 observations=observations,
+                recall=recall,
+                explain=explain,
             )
         else:
             matches = searcher.similar_by_examples(
@@ -96,6 +107,8 @@ def similar(
                 k=k,
                 where=where,
                 observations=observations,
+                recall=recall,
+                explain=explain,
             )
     show(matches, output)
 
@@ -206,4 +219,27 @@ def show(matches: "Matches", output: options.Format) -> None:
         ],
         right={"rank", "score", "area ha"},
     )
+    if matches.explanation is not None:
+        say(plan_in_words(matches.explanation))
     tell_notes(matches.notes)
+
+
+def plan_in_words(explanation: dict[str, Any]) -> str:
+    """How a search went about it, in some lines."""
+    since = explanation["since_publication"]
+    lines = [
+        f"Index {explanation['index']} with {explanation['rows']} vectors, {since['rows']} added "
+        f"and {since['removed']} removed since.",
+        f"Recall {explanation['recall']} sought, {explanation['recall_measured']:.3f} measured.",
+    ]
+    for one in explanation["conditions"]:
+        some = "some" if one["rows"] is None else f"at most {one['rows']}"
+        lines.append(f"A condition ({one['name']}) leaves {some} vectors.")
+    lists = f" in {explanation['lists']} lists" if explanation["lists"] else ""
+    scored = f", {explanation['scored']} scored" if explanation["scored"] else ""
+    lines += [
+        f"{explanation['allowed']} vectors allowed; searched{lists}: {explanation['method_means']}"
+        f"{scored}, {explanation['reranked']} by exact scores.",
+        f"Search {explanation['search_ms']} ms, matches {explanation['metadata_ms']} ms.",
+    ]
+    return "\n".join(lines)

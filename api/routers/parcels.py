@@ -23,11 +23,14 @@ from api.parameters import (
     CollectionName,
     Crs,
     DatetimeText,
+    Explain,
     FilterLanguage,
     FilterText,
     ParcelId,
+    Recall,
     Text,
 )
+from indexer.vector_index.effort import DEFAULT_RECALL
 from retriever.listing import ListedParcel
 from retriever.queries import DEFAULT_K, MAX_K, Interval, ParcelFilter
 
@@ -110,6 +113,8 @@ async def similar(
     interval: DatetimeText = None,
     expression: FilterText = None,
     language: FilterLanguage = "cql2-text",
+    recall: Recall = DEFAULT_RECALL,
+    explain: Explain = False,
 ) -> GeoJSONResponse:
     """Parcels that look like this one, which is never its own match."""
 
@@ -123,7 +128,13 @@ async def similar(
             language=language,
         )
         matches = searcher.similar_by_id(
-            parcel_id, collection=collection, k=k, where=where, observations=observations
+            parcel_id,
+            collection=collection,
+            k=k,
+            where=where,
+            observations=observations,
+            recall=recall,
+            explain=explain,
         )
         return GeoJSONResponse(matches.to_geojson())
 

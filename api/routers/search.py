@@ -71,6 +71,8 @@ def _found(searcher: ParcelSearcher, asked: SearchRequest, image: SentImage | No
             k=asked.k,
             where=where,
             observations=asked.observations,
+            recall=asked.recall,
+            explain=asked.explain,
         )
     if asked.positive or asked.negative:
         raise InvalidInputError(
@@ -83,6 +85,8 @@ def _found(searcher: ParcelSearcher, asked: SearchRequest, image: SentImage | No
         k=asked.k,
         where=where,
         observations=asked.observations,
+        recall=asked.recall,
+        explain=asked.explain,
     )
 
 
@@ -107,6 +111,8 @@ def _by_image(
         k=asked.k,
         where=where,
         observations=asked.observations,
+        recall=asked.recall,
+        explain=asked.explain,
     )
 
 

@@ -154,7 +154,7 @@ def test_an_empty_database_is_not_ready(tmp_path: Path) -> None:
 
 
 def test_a_damaged_index_is_not_ready_and_its_path_is_not_told(own_index: Settings) -> None:
-    path = own_index.generations_dir / "1" / "index.faiss"
+    path = own_index.generations_dir / "1" / "vectors.npy"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

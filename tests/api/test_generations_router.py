@@ -71,4 +71,4 @@ def test_the_command_line_tells_the_same_and_more(
     (found,) = generations(demo_index)
     (entry,) = told
     assert {name: entry[name] for name in found} == found
-    assert len(entry["index_sha256"]) == 64
+    assert len(entry["files"]["vectors.npy"]["sha256"]) == 64

@@ -35,7 +35,7 @@ def test_check_finds_a_damaged_index_and_rebuild_mends_it_from_sql(
 ) -> None:
     index_landscape(parcelle, demo_landscape, tiny_croma)
     before = parcelle("similar", "demo-005", "--format", "json").json["matches"]
-    index = home / "generations" / "1" / "index.faiss"
+    index = home / "generations" / "1" / "vectors.npy"
     content = bytearray(index.read_bytes())
     content[len(content) // 2] ^= 1
     index.write_bytes(content)
@@ -56,7 +56,8 @@ def test_generations_list_marks_the_one_that_answers(
     parcelle("generations", "rebuild")
     found = parcelle("generations", "list", "--json").json["generations"]
     assert [(entry["generation"], entry["current"]) for entry in found] == [(2, True), (1, False)]
-    assert found[0]["index_sha256"] == found[1]["index_sha256"]
+    first, second = (entry["files"]["vectors.npy"]["sha256"] for entry in found)
+    assert first == second
     lines = parcelle("generations", "list").stdout.splitlines()
     assert [line.split()[0] for line in lines[1:]] == ["*", "1"]
 
