@@ -689,7 +689,8 @@ def _vectors(
 
 def _unit(vector: FloatArray | Sequence[float]) -> FloatArray:
     if isinstance(vector, np.ndarray) and vector.dtype == np.float32 and vector.ndim == 1:
-        square = float(np.dot(vector, vector))
+        with np.errstate(over="ignore"):
+            square = float(np.dot(vector, vector))
         if abs(square - 1) < _UNIT_ROUNDING:
             return vector
     try:
