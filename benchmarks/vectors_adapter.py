@@ -152,6 +152,22 @@ class Ours:
         return {}
 
 
+class OursIndex(Ours):
+    """The index alone, as ``ParcelSearcher`` holds it: what its layers cost is the difference."""
+
+    name = "ours-index"
+
+    def search(self, query: FloatArray, k: int) -> IntArray:
+        """Rows of the nearest vectors, the nearest first."""
+        _, rows, _ = self.generation.index.search(query, k, recall=self.recall)
+        return self.generation.columns.ids[rows] - 1
+
+    def set_params(self, recall: float = 0.95) -> None:
+        """Of all searches from now on, by the generation that answers now."""
+        super().set_params(recall)
+        (self.generation,) = self.searcher.generations()
+
+
 class OursDescribed(Ours):
     """``ParcelSearcher.similar_by_vector``: the matches with all that is known of them."""
 

@@ -24,13 +24,13 @@ _FILTERED_QUERIES = 32
 _SHARES = (0.003, 0.01, 0.03, 0.1, 0.3)
 _NEIGHBORHOODS = (1, 4, 16)
 
-_MARGIN = 0.25
-"""Share of what a recall lets go that is kept in reserve: queries that were not measured find a
-little less than those that were."""
+_RESERVE = 0.005
+"""Recall beyond what is asked for: queries that are not stored, and so had no part in the training
+of the lists, find a little less."""
 
 _DEPTHS = (20, 30, 40, 50, 75, 100, 150, 200, 300, 400)
 _SKETCH_DEPTHS = (50, 75, 100, 150, 200, 300, 400)
-_ENOUGH = 0.995
+_ENOUGH = 0.993
 """Recall from which on more lists are not tried."""
 
 _SECONDS_A_CANDIDATE = 2e-7
@@ -160,7 +160,7 @@ def _cheapest(grid: list[tuple[float, int, int, float]], recall: float) -> tuple
 
 def _safe(recall: float) -> float:
     """A recall with its reserve."""
-    return recall + _MARGIN * (1 - recall)
+    return min(1.0, recall + _RESERVE)
 
 
 def _filtered(
@@ -200,7 +200,7 @@ def _filtered(
             for recall in RECALLS:
                 some = int(np.quantile(np.concatenate(places), _safe(recall)))
                 needed[recall] = max(needed[recall], some)
-                last = float(np.quantile(np.concatenate(ranks), _safe(_safe(recall))))
+                last = float(np.quantile(np.concatenate(ranks), (1 + recall) / 2))
                 depth = next((one for one in _SKETCH_DEPTHS if one >= last), _SKETCH_DEPTHS[-1])
                 depths[recall] = max(depths[recall], depth)
         if not sizes:
