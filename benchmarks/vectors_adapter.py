@@ -78,7 +78,8 @@ class Ours:
         return {"catalog_s": filled - began, "generation_s": built - filled}
 
     def save(self) -> None:
-        """Nothing to do: what is committed and published is on disk."""
+        """What is committed and published is on disk; let the system end its other writing."""
+        os.sync()
 
     def open(self) -> None:
         """Open the catalog, and another connection for what is written, as another process has."""

@@ -23,6 +23,9 @@ SchemaStatus = Literal["empty", "current", "outdated", "newer"]
 
 _BUSY_TIMEOUT_MS = 30_000
 
+# 32 MiB, so that a page that many commits change is written back once. SQLite would wait for 4.
+_PAGES_IN_LOG = 8192
+
 # As much as SQLite maps of a file by default at most (https://sqlite.org/mmap.html).
 _MAPPED_BYTES = 0x7FFF0000
 
@@ -142,6 +145,7 @@ def _configure_sqlite(connection: DBAPIConnection, _record: object) -> None:
     # Readers go on while a batch is committed; a commit is on disk when it returns.
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA wal_autocheckpoint={_PAGES_IN_LOG}")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
     # A search reads some thirty pages here and there; to copy each takes longer than to look.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import shapely
-from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from indexer.catalog.bulk import insert_rows
 from indexer.catalog.changes import log_changes
@@ -38,8 +38,9 @@ _SOME_PARCELS = (
 )
 _STORED_PARCELS = select(ParcelRow.__table__).where(*_SOME_PARCELS)
 _PARCEL_ROWS = select(ParcelRow.parcel_id, ParcelRow.id).where(*_SOME_PARCELS)
-_OBSERVATION_IDS = select(Observation.parcel_id, Observation.scene, Observation.id).where(
-    Observation.scene.in_(bindparam("scenes", expanding=True)),
+_LAST_OBSERVATION = select(func.coalesce(func.max(Observation.id), 0))
+_NEW_OBSERVATIONS = select(Observation.parcel_id, Observation.scene, Observation.id).where(
+    Observation.id > bindparam("before"),
     Observation.parcel_id.in_(bindparam("some", expanding=True)),
 )
 
@@ -264,8 +265,7 @@ def save_observations(
     known = [{**one, "row": row} for one, row in zip(values, ids, strict=True) if row is not None]
     new = [one for one, row in zip(values, ids, strict=True) if row is None]
     _update(connection, Observation, known)
-    insert_rows(connection, Observation, new)
-    inserted = _observation_ids(connection, new)
+    inserted = _insert_observations(connection, new)
     observations = [
         inserted[one["parcel_id"], one["scene"]] if row is None else row
         for one, row in zip(values, ids, strict=True)
@@ -300,19 +300,20 @@ def _supersede(connection: Connection, records: Sequence[ObservationRecord]) -> 
         connection.execute(update(Embedding).where(Embedding.id.in_(some)).values(superseded=True))
 
 
-def _observation_ids(
+def _insert_observations(
     connection: Connection, rows: Sequence[dict[str, Any]]
 ) -> dict[tuple[int, str], int]:
-    """Ids of observations by parcel row and scene; of others of the same parcels too."""
+    """Insert observations; returns their ids by parcel row and scene."""
+    if not rows:
+        return {}
+    # What is inserted gets higher ids than anything that is there, whoever else inserts.
+    before = connection.execute(_LAST_OBSERVATION).scalar_one()
+    insert_rows(connection, Observation, rows)
     return {
         (parcel, scene): found
         for some in in_chunks(rows)
         for parcel, scene, found in connection.execute(
-            _OBSERVATION_IDS,
-            {
-                "scenes": sorted({row["scene"] for row in some}),
-                "some": [row["parcel_id"] for row in some],
-            },
+            _NEW_OBSERVATIONS, {"before": before, "some": [row["parcel_id"] for row in some]}
         )
     }
 
