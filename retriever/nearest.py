@@ -99,6 +99,8 @@ def nearest(
             generation, vector, wanted, where, allowed, effort, catalog
         )
         found = len(ids)
+        if excluded is None and one_each:
+            return Nearest(ids, scores, parcels, plan)
         if excluded is not None:
             stays = ~np.isin(parcels, excluded)
             ids, scores, parcels = ids[stays], scores[stays], parcels[stays]

@@ -57,6 +57,8 @@ def check_recall(recall: float) -> float:
     Raises:
         InvalidInputError: If it is not between 0 and 0.99 (``invalid-recall``).
     """
+    if recall in RECALLS:
+        return recall
     for one in RECALLS:
         if 0 < recall <= one:
             return one

@@ -24,13 +24,13 @@ _FILTERED_QUERIES = 32
 _SHARES = (0.003, 0.01, 0.03, 0.1, 0.3)
 _NEIGHBORHOODS = (1, 4, 16)
 
-_RESERVE = 0.0025
+_RESERVE = 0.005
 """Recall beyond what is asked for: queries that are not stored, and so had no part in the training
 of the lists, find a little less."""
 
 _DEPTHS = (20, 30, 40, 50, 75, 100, 150, 200, 300, 400)
 _SKETCH_DEPTHS = (50, 75, 100, 150, 200, 300, 400)
-_ENOUGH = 0.994
+_ENOUGH = 0.993
 """Recall from which on more lists are not tried."""
 
 _SECONDS_A_CANDIDATE = 2e-7
