@@ -154,19 +154,30 @@ class Ours:
 
 
 class OursIndex(Ours):
-    """The index alone, as ``ParcelSearcher`` holds it: what its layers cost is the difference."""
+    """The index alone, as ``ParcelSearcher`` holds it: what its layers cost is the difference.
+
+    With a filter it is ``Ours``, and it knows nothing of changes.
+    """
 
     name = "ours-index"
+
+    def open(self) -> None:
+        """Open the catalog, and hold the generation that answers now."""
+        super().open()
+        (self.generation,) = self.searcher.generations()
 
     def search(self, query: FloatArray, k: int) -> IntArray:
         """Rows of the nearest vectors, the nearest first."""
         _, rows, _ = self.generation.index.search(query, k, recall=self.recall)
         return self.generation.columns.ids[rows] - 1
 
-    def set_params(self, recall: float = 0.95) -> None:
-        """Of all searches from now on, by the generation that answers now."""
-        super().set_params(recall)
-        (self.generation,) = self.searcher.generations()
+    def add(self, vectors: FloatArray, meta: Meta, ids: IntArray) -> None:
+        """Not in a published index."""
+        raise NotImplementedError("a published index never changes")
+
+    def delete(self, ids: IntArray) -> None:
+        """Not from a published index."""
+        raise NotImplementedError("a published index never changes")
 
 
 class OursDescribed(Ours):
