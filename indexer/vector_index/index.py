@@ -211,7 +211,8 @@ class VectorIndex:
             nprobe *= 4
         scores, rows = self._best(work, candidates, k)
         there = self.rows if live is None else live.count
-        return scores, rows, Plan("lists", there, nprobe, 0, len(candidates))
+        scored = int(self._sizes[lists].sum())
+        return scores, rows, Plan("lists", there, nprobe, scored, len(candidates))
 
     def search_among(
         self, query: FloatArray, k: int, allowed: RowSet, *, recall: float = DEFAULT_RECALL

@@ -89,7 +89,7 @@ def tune(index: "VectorIndex", vectors: Vectors, order: IntArray, seed: int) -> 
     row_of[order] = np.arange(index.rows)
     true = row_of[_exact(vectors, queries, order[rows], k)]
     grid = _lists_grid(index, queries, rows, true)
-    sketch_depths, looked_at = _filtered(index, queries, rows, random, k)
+    sketch_depths, looked_at = _filtered(index, queries, random, k)
     efforts = {}
     for recall in RECALLS:
         nprobe, depth, reached = _cheapest(grid, recall)
@@ -166,7 +166,6 @@ def _safe(recall: float) -> float:
 def _filtered(
     index: "VectorIndex",
     queries: FloatArray,
-    own: IntArray,
     random: np.random.Generator,
     k: int,
 ) -> tuple[dict[float, int], dict[float, list[tuple[int, int]]]]:
