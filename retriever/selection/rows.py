@@ -205,7 +205,8 @@ class Condition:
     """One condition of a filter, and what it leaves by itself."""
 
     name: str
-    """What it is about: ``datetime``, ``codes``, ``number``, ``bbox``, ``expression``, ``sql``."""
+    """What it is about: ``datetime``, ``bbox``, ``crop``, another property or attribute by its
+    name, or ``expression`` and ``sql`` for what is decided together."""
     rows: int | None
     """How many rows fulfill it, at most; None where that is not known beforehand."""
 
@@ -217,14 +218,17 @@ def describe_selection(
     found = lower(columns, chosen, outlines=outlines is not None)
     if found.is_impossible:
         return [Condition("nothing", 0)]
+    held = {**columns.numbers, **columns.attributes, **columns.coded}
+    names = {id(column): name for name, column in held.items()}
     told: list[Condition] = []
     if found.times is not None:
         first, end = columns.times.ranks(*found.times)
         told.append(Condition("datetime", end - first))
-    told += [Condition("codes", column.count(codes)) for column, codes in found.coded]
+    for coded, codes in found.coded:
+        told.append(Condition(names.get(id(coded), "codes"), coded.count(codes)))
     for column, low, high in found.numbers:
         first, end = column.ranks(low, high)
-        told.append(Condition("number", end - first))
+        told.append(Condition(names.get(id(column), "number"), end - first))
     told += [
         Condition("bbox", sum(columns.boxes.most(one) for one in limits)) for limits in found.boxes
     ]

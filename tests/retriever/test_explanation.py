@@ -72,7 +72,7 @@ def test_each_condition_tells_how_many_rows_fulfill_it_the_fewest_first(
     told = explained(searcher, where)
     assert told["conditions"] == [
         {"name": "datetime", "rows": 1},
-        {"name": "codes", "rows": 8},
+        {"name": "crop", "rows": 8},
     ]
     # p00 itself is allowed by the filter, and left out as the one that asks.
     assert told["allowed"] == 1

@@ -40,7 +40,7 @@ def test_a_table_is_followed_by_the_plan_in_words(planted: Parcelle) -> None:
     lines = ran.stdout.splitlines()
     assert lines[-5].endswith("with 5 vectors, 1 added and 0 removed since.")
     assert lines[-4] == "Recall 0.95 sought, 1.000 measured."
-    assert lines[-3] == "A condition (codes) leaves at most 4 vectors."
+    assert lines[-3] == "A condition (crop) leaves at most 4 vectors."
     assert lines[-2].startswith("4 vectors allowed; ")
     assert "explanation" not in planted("similar", "p0").stdout
 
