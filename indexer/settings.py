@@ -1,8 +1,9 @@
 """Where data, weights and database live. Built once at the edge and passed in."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.memory import bytes_of, half_of_memory
@@ -11,7 +12,12 @@ from indexer.memory import bytes_of, half_of_memory
 class Settings(BaseSettings):
     """Settings of the lower floors, from ``PARCELLE_*`` environment variables or arguments."""
 
-    model_config = SettingsConfigDict(env_prefix="PARCELLE_", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="PARCELLE_",
+        extra="ignore",
+        # A database URL or a token is not repeated where it is refused.
+        hide_input_in_errors=True,
+    )
 
     data_dir: Path = Path("parcelle-data")
     """Folder of the SQLite database, the generations and cached weights."""
@@ -24,6 +30,15 @@ class Settings(BaseSettings):
 
     index_memory: str = ""
     """What an index may take, such as ``8GiB``; empty means half of the machine's memory."""
+
+    vector_backend: Literal["faiss", "milvus"] = "faiss"
+    """Where vectors are searched: in this process, or on a Milvus server."""
+
+    milvus_uri: str = ""
+    """Address of a Milvus server; empty means a file, ``<data_dir>/milvus.db``, by Milvus Lite."""
+
+    milvus_token: SecretStr = SecretStr("")
+    """``user:password`` or token of the Milvus server; empty for one that asks for none."""
 
     log_level: str = Field(default="WARNING")
     """Name of a level of Python's logging."""
@@ -56,6 +71,11 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database URL with its default filled in."""
         return self.database_url or f"sqlite:///{self.data_dir / 'parcelle.db'}"
+
+    @property
+    def resolved_milvus_uri(self) -> str:
+        """The address of Milvus with its default filled in."""
+        return self.milvus_uri or str(self.data_dir / "milvus.db")
 
     @property
     def generations_dir(self) -> Path:
