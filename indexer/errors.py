@@ -18,14 +18,21 @@ ever added. The message names the thing, what was found, and what to do.
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
+
+from indexer.plain_text import plain
+
+MAX_CHARACTERS: Final = 2_000
+"""Of a message; names that strangers give to files, columns and parameters have no end."""
 
 
 class ParcelleError(Exception):
     """Base of all errors that Parcelle raises on purpose.
 
     Args:
-        message: One or two sentences: the thing, what was found, what to do.
+        message: One or two sentences: the thing, what was found, what to do. What names in it
+            would do to a terminal or a log is undone, and what is longer than anybody reads is
+            cut off.
         kind: One of the class's ``KINDS``.
     """
 
@@ -38,8 +45,8 @@ class ParcelleError(Exception):
     def __init__(self, message: str, *, kind: str) -> None:
         if kind not in self.KINDS:
             raise TypeError(f"{type(self).__name__} has no kind {kind!r}")
-        super().__init__(message)
-        self.message = message
+        self.message = _fit_to_print(message)
+        super().__init__(self.message)
         self.kind = kind
 
     @property
@@ -80,6 +87,8 @@ class InvalidInputError(ParcelleError, ValueError):
         {
             "ambiguous-parcel",
             "cursor-expired",
+            "folder-not-empty",
+            "index-exists",
             "invalid-bands",
             "invalid-baseline",
             "invalid-bbox",
@@ -94,6 +103,7 @@ class InvalidInputError(ParcelleError, ValueError):
             "invalid-option",
             "invalid-recall",
             "invalid-vector",
+            "no-backup",
             "no-imagery",
             "unknown-encoder",
             "unknown-property",
@@ -127,6 +137,7 @@ class ImageryError(ParcelleError):
             "no-wavelengths",
             "not-calibrated",
             "one-band",
+            "outside-folder",
             "several-granules",
             "size-mismatch",
             "too-few-pixels",
@@ -134,6 +145,7 @@ class ImageryError(ParcelleError):
             "unreachable",
             "unreadable",
             "unsafe-path",
+            "upload-undecodable",
         }
     )
 
@@ -149,8 +161,10 @@ class ParcelsError(ParcelleError):
             "geometry-empty",
             "geometry-invalid",
             "geometry-type",
+            "id-invalid",
             "id-missing",
             "outside-imagery",
+            "too-large",
             "unreadable",
         }
     )
@@ -174,7 +188,10 @@ class GenerationMismatchError(ParcelleError):
 class ConflictError(ParcelleError):
     """Another process holds what this one needs."""
 
-    KINDS = frozenset({"reindex-running"})
+    KINDS = frozenset({"lock-lost", "reindex-running"})
+    TOLD: ClassVar[dict[str, str]] = {
+        "": "Another command writes to the index; try again when it is done."
+    }
 
 
 class StorageError(ParcelleError):
@@ -182,9 +199,16 @@ class StorageError(ParcelleError):
 
     KINDS = frozenset(
         {
+            "backend-differs",
+            "backup-corrupt",
+            "backup-newer",
+            "changes-forgotten",
+            "database-corrupt",
             "database-unreachable",
             "database-empty",
+            "disk-full",
             "generation-corrupt",
+            "milvus-unreachable",
             "schema-newer",
             "schema-outdated",
             "write-failed",
@@ -193,5 +217,20 @@ class StorageError(ParcelleError):
     TOLD: ClassVar[dict[str, str]] = {
         "database-empty": "There is no index yet; parcelle reindex makes one.",
         "database-unreachable": "The database of the index does not answer.",
+        "milvus-unreachable": "The server that searches the vectors does not answer.",
         "": "The index cannot be used as it is; Parcelle's log says why.",
     }
+
+
+def _fit_to_print(message: str) -> str:
+    """A message on one line, without what terminals and logs obey."""
+    # Twice: to write characters as their numbers makes a text longer.
+    return _cut(plain(_cut(message)))
+
+
+def _cut(message: str) -> str:
+    """A message of bounded length; what to do stands at its end."""
+    if len(message) <= MAX_CHARACTERS:
+        return message
+    half = MAX_CHARACTERS // 2
+    return f"{message[: half - 1]}…{message[-half:]}"

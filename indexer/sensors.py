@@ -201,7 +201,7 @@ def parse_baseline(text: str) -> str:
     Raises:
         InvalidInputError: If the text is none of these forms.
     """
-    match = re.fullmatch(r"[Nn]?(\d{1,2})(?:\.?(\d{2})|\.(\d))?", text.strip())
+    match = re.fullmatch(r"[Nn]?([0-9]{1,2})(?:\.?([0-9]{2})|\.([0-9]))?", text.strip())
     if match is None:
         raise InvalidInputError(
             f"--baseline {text}: not a processing baseline; write it as 04.00, 5.10 or N0510.",

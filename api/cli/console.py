@@ -19,6 +19,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from indexer.plain_text import plain, plain_json, plain_lines
+
 # A table that goes to a file or pipe must not be cut to the width of a terminal.
 _WIDTH_WITHOUT_TERMINAL = 2000
 _SHOWN_SKIPS = 10
@@ -36,13 +38,13 @@ def stderr() -> Console:
 
 
 def say(text: str = "") -> None:
-    """A line of result; the text is no markup."""
-    stdout().print(text, markup=False)
+    """A line of result; the text is no markup, and a terminal obeys nothing in it."""
+    stdout().print(plain_lines(text), markup=False)
 
 
 def tell(text: str) -> None:
-    """A message beside the result, on stderr."""
-    stderr().print(text, markup=False)
+    """A message beside the result, on stderr; likewise."""
+    stderr().print(plain_lines(text), markup=False)
 
 
 def tell_notes(notes: Iterable[str]) -> None:
@@ -52,8 +54,12 @@ def tell_notes(notes: Iterable[str]) -> None:
 
 
 def say_json(content: dict[str, Any] | list[Any]) -> None:
-    """One JSON value on stdout, characters of every script as they are."""
-    sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    """One JSON value on stdout, characters of every script as they are.
+
+    What a terminal would obey is written as an escape of JSON, so that the value is the same.
+    """
+    text = json.dumps(content, ensure_ascii=False, indent=2, allow_nan=False)
+    sys.stdout.write(plain_json(text) + "\n")
 
 
 def say_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, right: set[str]) -> None:
@@ -63,7 +69,7 @@ def say_table(columns: Iterable[str], rows: Iterable[Iterable[str]], *, right: s
         table.add_column(column, justify="right" if column in right else "left", no_wrap=True)
     for row in rows:
         # Crop names and ids are data, not markup.
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     stdout().print(table)
 
 
@@ -108,7 +114,7 @@ class Bar:
 
     def start(self, task: str, total: int, unit: str | None = None) -> None:
         """Show a bar for a task of so many steps."""
-        unit = unit or self._unit
+        task, unit = plain(task), unit or self._unit
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -130,7 +136,7 @@ class Bar:
     def rename(self, task: str) -> None:
         """Say what is being done now."""
         if self._progress is not None:
-            self._progress.update(self._task, description=task)
+            self._progress.update(self._task, description=plain(task))
 
     def advance(self, done: int) -> None:
         """Move on."""

@@ -5,6 +5,7 @@ import pytest
 
 from indexer import errors
 from indexer.errors import (
+    ConflictError,
     InvalidInputError,
     NotFoundError,
     ParcelleError,
@@ -42,7 +43,7 @@ def test_every_class_has_kinds_of_lower_case_words(error: type[ParcelleError]) -
 @pytest.mark.parametrize(("error", "kind"), KINDS)
 def test_strangers_are_told_no_file_and_no_address(error: type[ParcelleError], kind: str) -> None:
     raised = error("/srv/secret/index.faiss at db.example.org is damaged", kind=kind)
-    confidential = error in (StorageError, WeightsError)
+    confidential = error in (ConflictError, StorageError, WeightsError)
     assert ("secret" in raised.told) == (not confidential)
     assert raised.told
     assert set(error.TOLD) <= error.KINDS | {""}
@@ -51,8 +52,8 @@ def test_strangers_are_told_no_file_and_no_address(error: type[ParcelleError], k
 def test_a_kind_stands_for_one_thing_to_do() -> None:
     kinds = [kind for _, kind in KINDS]
     shared = {kind for kind in kinds if kinds.count(kind) > 1}
-    # An image and a parcels file: both are fetched again, both get another name.
-    assert shared == {"duplicate-id", "unreadable"}
+    # An image and a parcels file: both are fetched again or cut, both get another name.
+    assert shared == {"duplicate-id", "too-large", "unreadable"}
 
 
 def test_the_base_has_no_kinds_and_so_cannot_be_raised() -> None:

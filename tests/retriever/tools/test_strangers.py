@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from indexer.parcels.troubles import MAX_ID_BYTES
 from retriever.quoting import cleaned
 from retriever.search import ParcelSearcher
 from retriever.toolkit import ParcelToolkit
@@ -25,7 +26,7 @@ INJECTION = (
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParcelSearcher]:
     """Seven parcels of an impossible crop; the first has an impossible id as well."""
     chosen = settings_in(tmp_path_factory.mktemp("hostile"))
-    names = ["a\n" + INJECTION, *"bcdefg"]
+    names = ["a\n" + INJECTION[: MAX_ID_BYTES - 100], *"bcdefg"]
     plant(
         chosen,
         [
