@@ -12,11 +12,24 @@ from indexer.encoders import croma
 from indexer.landscape import Landscape, draw_landscape
 from indexer.reindex import ReindexOptions, reindex
 from indexer.settings import Settings
+from tests.postgres import empty_postgres as empty_postgres
+from tests.postgres import postgres_url as postgres_url
+from tests.schemas import ON_POSTGRES, schema_for_each_folder
 from tests.synthetic import compute_position_bias_once
 
 # A busy machine is no reason for a property to be false.
 hypothesis.settings.register_profile("parcelle", deadline=None)
 hypothesis.settings.load_profile("parcelle")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where tests keep their indices: in SQLite files, else on PostgreSQL if asked to."""
+    if not ON_POSTGRES:
+        yield
+        return
+    with schema_for_each_folder(request.getfixturevalue("postgres_url")):
+        yield
 
 
 @pytest.fixture(scope="session")

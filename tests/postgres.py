@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import NullPool, create_engine, make_url
 from sqlalchemy.schema import CreateSchema, DropSchema
+
+from tests.schemas import ON_POSTGRES
 
 VARIABLE = "PARCELLE_TEST_DATABASE_URL"
 """URL of a database in which tests may make schemas; each test drops its own."""
@@ -33,15 +36,14 @@ def postgres_url() -> Iterator[str]:
     if given:
         yield given
         return
-    # Not below pytest's folder: that is closed to other users, and too long a path for a socket.
-    with tempfile.TemporaryDirectory(prefix="parcelle-pg-") as folder:
-        try:
-            server = _Server(Path(folder))
-            server.start()
-        except (OSError, LookupError, subprocess.SubprocessError) as error:
-            pytest.skip(f"PostgreSQL: {VARIABLE} names none and {_WHEEL} starts none ({error})")
-        yield server.url
-        server.stop()
+    try:
+        with started_server() as server:
+            yield server.url
+    except NoServerError as error:
+        lacking = f"PostgreSQL: {VARIABLE} names none and {_WHEEL} starts none ({error})"
+        if ON_POSTGRES:
+            pytest.exit(lacking, returncode=1)
+        pytest.skip(lacking)
 
 
 @pytest.fixture
@@ -51,24 +53,51 @@ def empty_postgres(postgres_url: str) -> Iterator[str]:
         yield url
 
 
+class NoServerError(Exception):
+    """No server of our own can be started here."""
+
+
+@contextmanager
+def started_server(port: int | None = None) -> Iterator["Server"]:
+    """A server of our own, which is thrown away in the end.
+
+    Args:
+        port: Where it listens on the loopback interface; None for a socket in its folder.
+
+    Raises:
+        NoServerError: If there is no program that could be one.
+    """
+    # Not below pytest's folder: that is closed to other users, and too long a path for a socket.
+    with tempfile.TemporaryDirectory(prefix="parcelle-pg-") as folder:
+        try:
+            server = Server(Path(folder), port)
+            server.make()
+            server.start()
+        except (OSError, LookupError, subprocess.SubprocessError) as error:
+            raise NoServerError(str(error)) from error
+        yield server
+        server.resume()
+        server.stop()
+
+
 @contextmanager
 def new_schema(postgres_url: str) -> Iterator[str]:
     """URL of a schema that is dropped in the end; nothing else there is looked at or touched."""
     schema = f"parcelle_test_{secrets.token_hex(6)}"
-    engine = create_engine(postgres_url)
+    # Without a pool: the server may be another one in the end.
+    engine = create_engine(postgres_url, poolclass=NullPool)
     with engine.begin() as connection:
         connection.execute(CreateSchema(schema))
     url = make_url(postgres_url).update_query_dict({"options": f"-csearch_path={schema}"})
     yield url.render_as_string(hide_password=False)
     with engine.begin() as connection:
         connection.execute(DropSchema(schema, cascade=True))
-    engine.dispose()
 
 
-class _Server:
-    """A server that is reached only through a socket in its own folder."""
+class Server:
+    """A server whose data lie in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int | None = None) -> None:
         self._folder = folder
         self._data = str(folder / "data")
         # PostgreSQL refuses to run as root, and continuous integration often does.
@@ -77,19 +106,48 @@ class _Server:
         if self._user is not None:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
             self._let_user_read_programs(self._user)
+        self._port = port
         self.url = f"postgresql+psycopg://parcelle@/postgres?host={folder}"
+        if port is not None:
+            self.url = f"postgresql+psycopg://parcelle@127.0.0.1:{port}/postgres"
+
+    def make(self) -> None:
+        """Make a database cluster."""
+        self._run("initdb", "-D", self._data, "-U", "parcelle", "-A", "trust", "-E", "UTF8", "-N")
 
     def start(self) -> None:
-        """Make a database cluster and serve it."""
-        self._run("initdb", "-D", self._data, "-U", "parcelle", "-A", "trust", "-E", "UTF8", "-N")
+        """Serve it; does nothing if that is done already."""
+        if self._processes():
+            return
         # Nothing in here outlives the tests, so nothing needs to reach the disk.
-        options = f"-c fsync=off -c listen_addresses= -k {self._folder}"
+        options = f"-c fsync=off -c max_connections=200 -k {self._folder} -c listen_addresses="
+        if self._port is not None:
+            options += f"127.0.0.1 -p {self._port}"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-D", self._data, "-l", log, "-w", "-o", options, "start")
 
-    def stop(self) -> None:
-        """End the server."""
-        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+    def stop(self, mode: str = "immediate") -> None:
+        """End the server: ``fast`` as an operator would, ``immediate`` as if it were killed."""
+        if self._processes():
+            self._run("pg_ctl", "-D", self._data, "-m", mode, "-w", "stop")
+
+    def pause(self) -> None:
+        """Let all its processes stand still; the operating system goes on for them."""
+        for process in self._processes():
+            os.kill(process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        for process in self._processes():
+            os.kill(process, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        """Those that run now, the one first that starts the others."""
+        noted = Path(self._data) / "postmaster.pid"
+        if not noted.is_file():
+            return []
+        first = int(noted.read_text().splitlines()[0])
+        return [first, *(process for process, parent in _parents() if parent == first)]
 
     def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
@@ -119,6 +177,18 @@ class _Server:
             self._programs = copy / "pginstall" / "bin"
             for path in self._folder.rglob("*"):
                 os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    """Every process of the machine, and the one that started it."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html: the name before may hold
+            # anything, parentheses too.
+            parent = status.read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        yield int(status.parent.name), int(parent)
 
 
 def _installed_programs() -> Path:

@@ -17,9 +17,13 @@ import numpy.typing as npt
 from sqlalchemy import Connection, Engine, delete, func, select, text
 
 from indexer.catalog.bulk import insert_rows
+from indexer.catalog.database import trouble_with_file
 from indexer.catalog.tables import Change, Generation
 
 IntArray = npt.NDArray[np.int64]
+
+# Rows are numbered from 1.
+_NO_PARCEL = 0
 
 _LAST = select(func.coalesce(func.max(Change.id), 0))
 
@@ -78,7 +82,8 @@ def changed_parcels(connection: Connection, since: int, until: int) -> IntArray:
 def prune_changes(connection: Connection, until: int) -> None:
     """Forget changes that every index holds that may still be asked.
 
-    The last row of the log stays, so that ``last_change`` never goes back.
+    The last row of the log stays, so that ``last_change`` never goes back; and so does the row of
+    that number, by which ``tells_since`` knows that nothing later is missing.
 
     Args:
         connection: Inside a transaction that the caller commits.
@@ -86,7 +91,29 @@ def prune_changes(connection: Connection, until: int) -> None:
             generations that are kept.
     """
     newest = select(func.max(Change.id)).scalar_subquery()
-    connection.execute(delete(Change).where(Change.id <= until, Change.id < newest))
+    connection.execute(delete(Change).where(Change.id < until, Change.id < newest))
+
+
+def tells_since(connection: Connection, change: int) -> bool:
+    """Whether the log still names every parcel that was written after a change.
+
+    Args:
+        connection: Open connection.
+        change: The last change that an index holds.
+    """
+    if change == last_change(connection):
+        return True
+    first = connection.scalar(select(func.min(Change.id)))
+    return first is not None and first <= max(change, 1)
+
+
+def log_switch(connection: Connection) -> None:
+    """Note that other generations answer now, although no parcel was written.
+
+    Args:
+        connection: Inside the transaction that switches them.
+    """
+    log_changes(connection, [_NO_PARCEL])
 
 
 @contextmanager
@@ -138,7 +165,10 @@ class CommitWatch:
         with self._asking:
             # All rows are fetched: a statement that is not run to its end would hold on to the
             # state that it sees, and the write-ahead log could not be emptied.
-            return int(self._file.execute("PRAGMA data_version").fetchall()[0][0])
+            try:
+                return int(self._file.execute("PRAGMA data_version").fetchall()[0][0])
+            except sqlite3.DatabaseError as error:
+                raise (trouble_with_file(self._engine, error) or error) from None
 
     def close(self) -> None:
         """Let go of the file."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
 
+from indexer.catalog.bulk import insert_rows
 from indexer.catalog.standing import standing_embeddings
 from indexer.catalog.tables import (
     Cluster,
@@ -140,13 +141,21 @@ def unassigned_names(connection: Connection, collection_id: int) -> list[Unassig
 
 
 def last_published_id(connection: Connection, space_id: int) -> int:
-    """The last embedding that a space's current generation holds; 0 if there is none."""
-    manifest = connection.scalar(
-        select(Generation.manifest)
-        .join(EmbeddingSpace, EmbeddingSpace.current_generation_id == Generation.id)
+    """The last embedding that a space's generation holds; 0 if there never was one.
+
+    Of a space whose generations are pruned, since nobody searches it any more, it is the last one.
+    """
+    published, manifest = connection.execute(
+        select(EmbeddingSpace.current_generation_id, Generation.manifest)
+        .outerjoin(Generation, Generation.id == EmbeddingSpace.current_generation_id)
         .where(EmbeddingSpace.id == space_id)
-    )
-    return 0 if manifest is None else int(manifest["last_id"])
+    ).one()
+    if manifest is not None:
+        return int(manifest["last_id"])
+    if published is None:
+        return 0
+    last = select(func.coalesce(func.max(Embedding.id), 0)).where(Embedding.space_id == space_id)
+    return connection.execute(last).scalar_one()
 
 
 def standing_vectors(
@@ -204,7 +213,9 @@ def standing_members(
         .join(Cluster, Cluster.id == ClusterMember.cluster_id)
         .where(Cluster.clustering_id == clustering.id)
     )
-    yield from connection.execute(statement.execution_options(yield_per=_BATCH))
+    # Closed also where the caller stops, or fails, in the middle.
+    with connection.execute(statement.execution_options(yield_per=_BATCH)) as rows:
+        yield from rows
 
 
 def count_vectors(connection: Connection, collection_id: int, space_id: int) -> int:
@@ -273,8 +284,8 @@ def _batches(
 
 
 def _pairs(connection: Connection, statement: Select[int, int]) -> tuple[IntArray, IntArray]:
-    rows = connection.execute(statement.execution_options(yield_per=_BATCH))
-    flat = np.fromiter((value for row in rows for value in row), dtype=np.int64)
+    with connection.execute(statement.execution_options(yield_per=_BATCH)) as rows:
+        flat = np.fromiter((value for row in rows for value in row), dtype=np.int64)
     return flat[0::2].copy(), flat[1::2].copy()
 
 
@@ -345,8 +356,9 @@ def add_members(
     for start in range(0, len(ids), _BATCH):
         stop = start + _BATCH
         columns = (ids[start:stop], cluster_ids[start:stop], scores[start:stop])
-        connection.execute(
-            insert(ClusterMember),
+        insert_rows(
+            connection,
+            ClusterMember,
             [
                 {"embedding_id": embedding, "cluster_id": cluster, "score": score}
                 for embedding, cluster, score in zip(

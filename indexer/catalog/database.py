@@ -1,11 +1,13 @@
 """Engine, migrations, and the question whether the schema is current."""
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 from alembic import command
@@ -13,7 +15,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from indexer.errors import StorageError
@@ -23,34 +25,37 @@ SchemaStatus = Literal["empty", "current", "outdated", "newer"]
 
 _BUSY_TIMEOUT_MS = 30_000
 
+# Whoever waits longer for one of the connections is told to come back.
+_POOL_TIMEOUT_S = 10
+
 # 32 MiB, so that a page that many commits change is written back once. SQLite would wait for 4.
 _PAGES_IN_LOG = 8192
 
 # As much as SQLite maps of a file by default at most (https://sqlite.org/mmap.html).
 _MAPPED_BYTES = 0x7FFF0000
 
+# What SQLite wants of a disk to open a file in its write-ahead mode, and some pages to write.
+_ROOM_TO_OPEN = 128 << 10
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_PERHAPS_FULL = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR)
+
 
 def connect(settings: Settings) -> Engine:
     """Open the database that the settings name; creates the folder of a SQLite file.
 
+    Whatever is asked of it later raises ``StorageError``, too, where a SQLite file is damaged
+    (``database-corrupt``) or its disk is full (``disk-full``).
+
     Raises:
-        StorageError: If the URL is unusable or nobody answers (``database-unreachable``).
+        StorageError: If the URL is unusable or nobody answers (``database-unreachable``), a file is
+            damaged (``database-corrupt``), or its disk is full (``disk-full``).
     """
     url = _url(settings)
     try:
         if url.get_backend_name() == "sqlite" and url.database:
             Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(
-            url,
-            # A file does not hang up.
-            pool_pre_ping=url.get_backend_name() != "sqlite",
-            json_deserializer=_read_json,
-            json_serializer=_write_json,
-            # What was asked for is nobody's business who reads the log of a failure.
-            hide_parameters=True,
-        )
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _configure_sqlite)
+        engine = _engine(url)
         with engine.connect():
             pass
     except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
@@ -60,6 +65,30 @@ def connect(settings: Settings) -> Engine:
             "check PARCELLE_DATA_DIR, PARCELLE_DATABASE_URL and that the server runs.",
             kind="database-unreachable",
         ) from error
+    return engine
+
+
+def _engine(url: URL) -> Engine:
+    options: dict[str, Any] = {
+        "json_deserializer": _read_json,
+        "json_serializer": _write_json,
+        # What was asked for is nobody's business who reads the log of a failure.
+        "hide_parameters": True,
+    }
+    if url.get_backend_name() == "sqlite":
+        engine = create_engine(url, **options)
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "handle_error", _name_trouble, retval=True)
+        return engine
+    # A file does not hang up; a server may have, since it was asked last.
+    options |= {"pool_pre_ping": True, "pool_timeout": _POOL_TIMEOUT_S}
+    if url.get_driver_name() != "psycopg":
+        return create_engine(url, **options)
+    # Imported only now: it is not installed where a file is enough.
+    from indexer.catalog import postgres
+
+    engine = create_engine(url, connect_args=postgres.limits(url), **options)
+    postgres.watch(engine)
     return engine
 
 
@@ -89,6 +118,52 @@ def opened_catalog(settings: Settings) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def _name_trouble(context: ExceptionContext) -> StorageError | None:
+    """What is raised in the driver's place: an error of ours, for what an operator has to mend."""
+    if context.engine is None:
+        return None
+    found = trouble_with_file(context.engine, context.original_exception)
+    elsewhere = (context.statement or "").startswith("VACUUM INTO")
+    return None if elsewhere and found and found.kind == "disk-full" else found
+
+
+def trouble_with_file(engine: Engine, error: BaseException) -> StorageError | None:
+    """What SQLite's driver says of a damaged file or a full disk, as an error of ours.
+
+    Args:
+        engine: Of the file.
+        error: As the driver raised it.
+
+    Returns:
+        None where it says anything else.
+
+    References:
+        https://www.sqlite.org/rescode.html
+    """
+    file = engine.url.database
+    # The last byte is the kind; what is before it tells more.
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if not file:
+        return None
+    if code in _DAMAGED:
+        return StorageError(
+            f"The database {file} is damaged ({error}); move that file away, then restore a "
+            "backup: parcelle restore DIR --replace",
+            kind="database-corrupt",
+        )
+    folder = Path(file).parent
+    if code not in (*_PERHAPS_FULL, sqlite3.SQLITE_FULL) or not folder.is_dir():
+        return None
+    free = shutil.disk_usage(folder).free
+    if code in _PERHAPS_FULL and free >= _ROOM_TO_OPEN:
+        return None
+    return StorageError(
+        f"The disk of {folder} is full ({free >> 10} KiB free), and {file} cannot be used without "
+        "some room, not even read; make room and try again.",
+        kind="disk-full",
+    )
 
 
 def unreachable(error: DBAPIError) -> StorageError:
@@ -126,7 +201,7 @@ def _read_json(text: str) -> object:
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
-        # Integers of any length, which Python writes and orjson does not read.
+        # Halves of surrogate pairs, which Python writes and orjson does not read.
         found = json.loads(text)
     return found
 

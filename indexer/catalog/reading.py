@@ -1,12 +1,23 @@
 """Statements that read what the indexer needs of the catalog."""
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Select, and_, exists, func, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.orm import InstrumentedAttribute
 
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Generation, Observation
 from indexer.catalog.tables import Parcel as ParcelRow
@@ -17,6 +28,14 @@ from indexer.projection import Projection
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
+
+# What a search in a space may find.
+_SEARCHED = (
+    Embedding.space_id == bindparam("space"),
+    Collection.space_id == bindparam("space"),
+    Embedding.vector.is_not(None),
+    Embedding.superseded.is_(False),
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +48,25 @@ class SpaceRecord:
     projection: Projection | None
     weights_path: str | None
     current_generation_id: int | None
+    """None also where that generation was pruned, since nobody searches the space any more."""
+
+
+@dataclass(frozen=True)
+class GenerationRecord:
+    """One row of the table of generations."""
+
+    number: int
+    space_id: int
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A space that collections are searched in, and the generation that answers for it."""
+
+    space_id: int
+    generation: int
+    collections: frozenset[str]
 
 
 def find_space(
@@ -71,7 +109,9 @@ def find_space(
 def get_space(connection: Connection, space_id: int) -> SpaceRecord:
     """One space with its projection."""
     row = connection.execute(
-        select(EmbeddingSpace.__table__).where(EmbeddingSpace.id == space_id)
+        select(EmbeddingSpace.__table__, Generation.id.label("published"))
+        .outerjoin(Generation, Generation.id == EmbeddingSpace.current_generation_id)
+        .where(EmbeddingSpace.id == space_id)
     ).one()
     projection = None
     if row.projection is not None:
@@ -84,7 +124,7 @@ def get_space(connection: Connection, space_id: int) -> SpaceRecord:
         row.recipe,
         projection,
         row.weights_path,
-        row.current_generation_id,
+        row.published,
     )
 
 
@@ -113,10 +153,28 @@ def collection_spaces(connection: Connection) -> dict[str, int | None]:
     return {name: space_id for name, space_id in connection.execute(statement)}
 
 
+def collections_of_space(
+    connection: Connection, space_id: int, newcomer: int | None = None
+) -> list[str]:
+    """Names of the collections that are searched in a space, in alphabetical order.
+
+    Args:
+        connection: Open connection.
+        space_id: Row of the space.
+        newcomer: Row of a collection that is about to be searched in it; None for none.
+    """
+    searched = or_(Collection.space_id == space_id, Collection.id == newcomer)
+    return list(
+        connection.scalars(select(Collection.name).where(searched).order_by(Collection.name))
+    )
+
+
 def rows_to_export(
     connection: Connection, space_id: int, collection: str | None
-) -> Iterator[tuple[Any, ...]]:
+) -> Generator[tuple[Any, ...], None, None]:
     """Vectors that are searched in a space, with what they belong to, in order of id.
+
+    Whoever may stop in the middle closes it, before the connection.
 
     Yields:
         The vector as bytes, then the fields of ``vector_files.VectorRow``.
@@ -148,8 +206,9 @@ def rows_to_export(
     )
     if collection is not None:
         statement = statement.where(Collection.name == collection)
-    for row in connection.execute(statement.execution_options(yield_per=10_000)):
-        yield tuple(row)
+    with connection.execute(statement.execution_options(yield_per=10_000)) as rows:
+        for row in rows:
+            yield tuple(row)
 
 
 def known_observations(
@@ -212,9 +271,8 @@ def parcels_gone(
         .order_by(ParcelRow.id)
         .execution_options(yield_per=10_000)
     )
-    return {
-        parcel_id: row for parcel_id, row in connection.execute(statement) if parcel_id not in named
-    }
+    with connection.execute(statement) as found:
+        return {parcel_id: row for parcel_id, row in found if parcel_id not in named}
 
 
 def embeddings_of_parcels(connection: Connection, space_id: int, rows: Sequence[int]) -> IntArray:
@@ -291,8 +349,12 @@ def rows_without_vector(connection: Connection, space_id: int) -> tuple[IntArray
     )
 
 
-def vector_blocks(connection: Connection, space_id: int) -> Iterator[tuple[IntArray, FloatArray]]:
+def vector_blocks(
+    connection: Connection, space_id: int
+) -> Generator[tuple[IntArray, FloatArray], None, None]:
     """Everything that the next generation of a space must hold, some thousands at a time.
+
+    Whoever may stop in the middle closes it, before the connection.
 
     Yields:
         Ids, shape ``(n,)``, and unit vectors, shape ``(n, 512)``, in order of id.
@@ -307,10 +369,44 @@ def vector_blocks(connection: Connection, space_id: int) -> Iterator[tuple[IntAr
         .order_by(Embedding.id)
         .execution_options(yield_per=10_000)
     )
-    for rows in connection.execute(statement).partitions():
-        ids, vectors = zip(*rows, strict=True)
-        content = np.frombuffer(b"".join(vectors), dtype="<f4").astype(np.float32)
-        yield np.array(ids, dtype=np.int64), content.reshape(len(ids), -1)
+    with connection.execute(statement) as found:
+        for rows in found.partitions():
+            ids, vectors = zip(*rows, strict=True)
+            content = np.frombuffer(b"".join(vectors), dtype="<f4").astype(np.float32)
+            yield np.array(ids, dtype=np.int64), content.reshape(len(ids), -1)
+
+
+def rows_of_parcels(*columns: ColumnElement[Any] | InstrumentedAttribute[Any]) -> Select[Any]:
+    """What is to be found of some parcels in one space: not superseded, and searched there.
+
+    Args:
+        columns: What is asked of the embeddings.
+
+    Returns:
+        A statement that takes ``parcels``, their rows, and ``space``.
+    """
+    return (
+        select(*columns)
+        .select_from(Observation)
+        .join(ParcelRow, ParcelRow.id == Observation.parcel_id)
+        .join(Collection, Collection.id == ParcelRow.collection_id)
+        .join(Embedding, Embedding.observation_id == Observation.id)
+        .where(Observation.parcel_id.in_(bindparam("parcels", expanding=True)), *_SEARCHED)
+    )
+
+
+def searched_ids(connection: Connection, space_id: int) -> IntArray:
+    """Embeddings that searches in a space should find, ascending, shape ``(n,)``."""
+    statement = (
+        select(Embedding.id)
+        .join(Observation, Observation.id == Embedding.observation_id)
+        .join(ParcelRow, ParcelRow.id == Observation.parcel_id)
+        .join(Collection, Collection.id == ParcelRow.collection_id)
+        .where(*_SEARCHED)
+        .execution_options(yield_per=10_000)
+    )
+    with connection.scalars(statement, {"space": space_id}) as found:
+        return np.sort(np.fromiter(found, np.int64))
 
 
 def current_extent(connection: Connection, space_id: int) -> tuple[int, int]:
@@ -339,6 +435,31 @@ def get_generation(connection: Connection, generation_id: int) -> dict[str, Any]
             kind="generation-not-found",
         )
     return dict(manifest)
+
+
+def generation_records(connection: Connection) -> list[GenerationRecord]:
+    """All generations, latest first."""
+    statement = select(Generation.id, Generation.space_id, Generation.manifest)
+    return [
+        GenerationRecord(number, space_id, Manifest.from_dict(manifest))
+        for number, space_id, manifest in connection.execute(
+            statement.order_by(Generation.id.desc())
+        )
+    ]
+
+
+def answering(connection: Connection) -> list[Answering]:
+    """What collections are searched in now, in order of spaces."""
+    statement = (
+        select(EmbeddingSpace.id, EmbeddingSpace.current_generation_id, Collection.name)
+        .join(Collection, Collection.space_id == EmbeddingSpace.id)
+        .order_by(EmbeddingSpace.id)
+    )
+    found: dict[tuple[int, int], set[str]] = {}
+    for space_id, generation, name in connection.execute(statement):
+        if generation is not None:
+            found.setdefault((space_id, generation), set()).add(name)
+    return [Answering(*key, frozenset(names)) for key, names in found.items()]
 
 
 def current_manifests(connection: Connection) -> list[dict[str, Any]]:
@@ -392,10 +513,11 @@ def _arrays(
 ) -> tuple[IntArray, FloatArray]:
     ids: list[int] = []
     vectors: list[FloatArray] = []
-    for row_id, content in connection.execute(statement.execution_options(yield_per=10_000)):
-        if content is None:
-            raise TypeError("the statement asks for rows that hold a vector")
-        ids.append(row_id)
-        vectors.append(np.frombuffer(content, dtype="<f4").astype(np.float32))
+    with connection.execute(statement.execution_options(yield_per=10_000)) as rows:
+        for row_id, content in rows:
+            if content is None:
+                raise TypeError("the statement asks for rows that hold a vector")
+            ids.append(row_id)
+            vectors.append(np.frombuffer(content, dtype="<f4").astype(np.float32))
     stacked = np.stack(vectors) if vectors else np.empty((0, 0), np.float32)
     return np.array(ids, dtype=np.int64), stacked

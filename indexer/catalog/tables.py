@@ -89,8 +89,10 @@ class Parcel(Base):
     __tablename__ = "parcels"
     __table_args__ = (
         UniqueConstraint("collection_id", "parcel_id"),
-        Index(None, "crop_code"),
-        Index(None, "crop_name"),
+        # Texts of strangers may be of any length, of which PostgreSQL's usual index takes 2,704
+        # bytes and fails; an index of hashes takes all.
+        Index(None, "crop_code", postgresql_using="hash"),
+        Index(None, "crop_name", postgresql_using="hash"),
         Index(None, "west", "east", "south", "north"),
     )
 

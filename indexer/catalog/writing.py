@@ -14,7 +14,7 @@ import shapely
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from indexer.catalog.bulk import insert_rows
-from indexer.catalog.changes import log_changes
+from indexer.catalog.changes import log_changes, log_switch
 from indexer.catalog.tables import (
     Collection,
     Embedding,
@@ -396,6 +396,44 @@ def publish_generation(
     connection.execute(
         delete(Embedding).where(Embedding.space_id == space_id, Embedding.superseded)
     )
+
+
+def switch_generation(
+    connection: Connection, generation_id: int, space_id: int, collections: Sequence[str]
+) -> list[str]:
+    """Have a generation answer again, for its space and for collections that were searched in it.
+
+    Args:
+        connection: Inside a transaction that the caller commits.
+        generation_id: Of the generation.
+        space_id: Row of its space.
+        collections: Names; those that are not there any more are passed over.
+
+    Returns:
+        The collections that were searched in another space until now.
+    """
+    connection.execute(
+        update(EmbeddingSpace)
+        .where(EmbeddingSpace.id == space_id)
+        .values(current_generation_id=generation_id)
+    )
+    elsewhere = Collection.name.in_(collections), Collection.space_id.is_distinct_from(space_id)
+    moved = sorted(connection.scalars(select(Collection.name).where(*elsewhere)))
+    connection.execute(
+        update(Collection).where(Collection.name.in_(moved)).values(space_id=space_id)
+    )
+    log_switch(connection)
+    return moved
+
+
+def delete_generations(connection: Connection, numbers: Sequence[int]) -> None:
+    """Forget generations, whose files nobody opens any more.
+
+    Args:
+        connection: Inside a transaction that the caller commits.
+        numbers: None of them answers for a space that is searched.
+    """
+    connection.execute(delete(Generation).where(Generation.id.in_(numbers)))
 
 
 def _as_json(names: tuple[str, ...] | None) -> list[str] | None:

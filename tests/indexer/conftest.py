@@ -7,8 +7,6 @@ import pytest
 
 from indexer.settings import Settings
 from tests.indexer.one_layer import one_layer_installed
-from tests.postgres import empty_postgres as empty_postgres
-from tests.postgres import postgres_url as postgres_url
 
 
 @pytest.fixture

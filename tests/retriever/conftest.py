@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from indexer.settings import Settings
-from tests.postgres import empty_postgres as empty_postgres
 from tests.postgres import new_schema
-from tests.postgres import postgres_url as postgres_url
 from tests.retriever.planted import settings_in
 
 DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]

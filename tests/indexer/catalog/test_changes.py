@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, delete, insert, select
 
 from indexer.catalog.changes import (
     CommitWatch,
     changed_parcels,
     last_change,
     log_changes,
+    log_switch,
     prune_changes,
     snapshot,
+    tells_since,
 )
 from indexer.catalog.tables import Change, Collection, Embedding
 from indexer.catalog.tables import Parcel as ParcelRow
@@ -152,14 +154,47 @@ def test_a_pruned_log_never_goes_back(catalog: Engine) -> None:
     with catalog.begin() as connection:
         log_changes(connection, [1, 2, 3])
         last = last_change(connection)
-        prune_changes(connection, last - 2)
+        prune_changes(connection, last - 1)
+        # That of the number stays too: nothing after it is missing.
         assert logged(connection) == [2, 3]
         prune_changes(connection, last + 10)
+        assert logged(connection) == [3]
         assert last_change(connection) == last
     with catalog.begin() as connection:
         log_changes(connection, [4])
         assert last_change(connection) > last
         assert changed_parcels(connection, last, last_change(connection)).tolist() == [4]
+
+
+def test_a_log_knows_how_far_back_it_tells(catalog: Engine) -> None:
+    with catalog.begin() as connection:
+        assert tells_since(connection, 0)
+        log_changes(connection, [1, 2, 3, 4])
+        last = last_change(connection)
+        assert tells_since(connection, last - 4)
+        prune_changes(connection, last - 2)
+        assert not tells_since(connection, last - 3)
+        assert tells_since(connection, last - 2)
+        assert tells_since(connection, last)
+        # As versions before this one pruned it: nothing up to the number, save for the newest.
+        connection.execute(delete(Change).where(Change.id <= last - 1))
+        assert not tells_since(connection, last - 1)
+        assert tells_since(connection, last)
+
+
+def test_a_switch_of_generations_is_noticed_and_names_no_parcel(
+    catalog: Engine, watch: CommitWatch
+) -> None:
+    with catalog.begin() as connection:
+        save(connection, make_space(connection), [record("p1")])
+        since = last_change(connection)
+    before = watch.version()
+    with catalog.begin() as connection:
+        log_switch(connection)
+    assert watch.version() != before
+    with catalog.connect() as connection:
+        named = changed_parcels(connection, since, last_change(connection))
+        assert not set(named.tolist()) & set(connection.scalars(select(ParcelRow.id)))
 
 
 def test_changes_become_visible_in_the_order_of_their_numbers(catalog: Engine) -> None:

@@ -14,6 +14,7 @@ from indexer.catalog.database import (
 )
 from indexer.errors import StorageError
 from indexer.settings import Settings
+from tests.schemas import matter_of_sqlite
 
 
 def settings_for(url: str) -> Settings:
@@ -26,6 +27,7 @@ def stamp(engine: Engine, revision: str) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = :it"), {"it": revision})
 
 
+@matter_of_sqlite("a file")
 def test_the_folder_of_a_new_sqlite_file_is_made(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "far" / "away", database_url="")
     assert not database_exists(settings)
@@ -34,6 +36,7 @@ def test_the_folder_of_a_new_sqlite_file_is_made(tmp_path: Path) -> None:
     assert database_exists(settings)
 
 
+@matter_of_sqlite("its pragmas")
 def test_sqlite_lets_readers_go_on_and_keeps_what_was_committed(tmp_path: Path) -> None:
     engine = connect(Settings(data_dir=tmp_path, database_url=""))
     with engine.connect() as connection:
@@ -101,6 +104,7 @@ def test_a_database_that_cannot_be_had_is_refused_without_telling_its_password(u
     assert "secret" not in caught.value.message
 
 
+@matter_of_sqlite("a file")
 def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "parcelle.db"
     path.write_bytes(b"GeoPackage of another program" * 100)
@@ -111,6 +115,7 @@ def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@matter_of_sqlite("a file")
 def test_a_data_folder_that_is_a_file_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(StorageError, match="PARCELLE_DATA_DIR") as caught:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -17,7 +18,7 @@ from indexer.catalog.clusters import (
 from indexer.catalog.database import downgrade, schema_status, upgrade
 from indexer.catalog.tables import Base, Collection, Embedding, Observation, Parcel
 from indexer.catalog.writing import publish_generation
-from tests.indexer.catalog.filling import make_space, record, save, unit_vectors
+from tests.indexer.catalog.filling import PARCEL, make_space, record, save, unit_vectors
 
 TABLES = {
     "changes",
@@ -114,6 +115,82 @@ def test_every_migration_can_be_taken_back_and_made_again(engine: Engine) -> Non
         upgrade(engine, revision.revision)
         assert _schema(engine) == before
     assert schema_status(engine) == "current"
+
+
+OLDER = [
+    revision.revision
+    for revision in list(ScriptDirectory(str(files("migrations"))).walk_revisions())[1:]
+]
+"""All revisions but the last, the newest first."""
+
+
+@pytest.mark.parametrize("revision", OLDER)
+def test_rows_are_kept_on_the_way_down_and_up_as_far_as_the_older_schema_can_hold_them(
+    engine: Engine, revision: str
+) -> None:
+    upgrade(engine)
+    populate(engine)
+    populate_further(engine)
+    before = contents(engine)
+    assert min(map(len, before.values())) >= 1
+    downgrade(engine, revision)
+    older = contents(engine)
+    held = {table: set(columns_of(engine, table)) for table in older}
+    assert older == {table: limited_to(held[table], before[table]) for table in older}
+    upgrade(engine)
+    after = contents(engine)
+    assert after.keys() == before.keys()
+    for table, rows in after.items():
+        expected = limited_to(held[table], before[table]) if table in held else []
+        added = set(columns_of(engine, table)) - held.get(table, set())
+        assert rows == [{**row, **dict.fromkeys(added)} for row in expected]
+    go_on(engine)
+
+
+def go_on(engine: Engine) -> None:
+    """Write to a database that was taken down and up; ids that were given are not given again."""
+    with engine.begin() as connection:
+        space_id, last = connection.execute(
+            select(Embedding.space_id, func.max(Embedding.id)).group_by(Embedding.space_id)
+        ).one()
+        save(connection, space_id, [record("new", unit_vectors(1, seed=9)[0])])
+        assert connection.scalars(select(func.max(Embedding.id))).one() > last
+
+
+def populate_further(engine: Engine) -> None:
+    """Rows in which whatever may be null is, and texts and numbers are odd."""
+    with engine.begin() as connection:
+        space_id = connection.scalars(select(Embedding.space_id)).one()
+        nowhere = replace(
+            PARCEL,
+            parcel_id="p\u00e9'\\ 2",
+            geometry=None,
+            area_m2=None,
+            crop_code=None,
+            crop_name="\u8fb2" * 4_000,
+            attributes={"note": '\u2028"', "large": 2**70},
+        )
+        poor = record("p2", None, parcel=nowhere, acquired_at=None, processing_baseline=None)
+        told = record("p3", unit_vectors(1, seed=3)[0], layer_bands=("B04", "B08"))
+        save(connection, space_id, [poor, told])
+
+
+def contents(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table, as the driver gives it."""
+    with engine.connect() as connection:
+        found = {}
+        for table in sorted(tables_of(engine)):
+            rows = connection.exec_driver_sql(f"SELECT * FROM {table} ORDER BY 1").mappings()
+            found[table] = [dict(row) for row in rows]
+        return found
+
+
+def columns_of(engine: Engine, table: str) -> list[str]:
+    return [column["name"] for column in inspect(engine).get_columns(table)]
+
+
+def limited_to(columns: set[str], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name in columns} for row in rows]
 
 
 def test_a_filled_database_can_be_taken_down_and_up(catalog: Engine) -> None:

@@ -53,6 +53,7 @@ from indexer.embedding_space import space_digest
 from indexer.errors import NotFoundError
 from indexer.generations.manifest import Published
 from indexer.parcels.parcel import Parcel
+from indexer.parcels.troubles import MAX_ID_BYTES
 from tests.indexer.catalog.filling import (
     ACQUIRED_AT,
     PARCEL,
@@ -128,6 +129,20 @@ def test_a_parcel_is_stored_with_all_that_is_known_of_it(connection: Connection)
     assert (stored.west, stored.south, stored.east, stored.north) == (2.0, 49.0, 2.01, 49.02)
     assert (stored.area_m2, stored.crop_code, stored.crop_name) == (12_345.5, "BTH", "winter wheat")
     assert stored.attributes == PARCEL.attributes
+
+
+def test_the_longest_ids_that_are_taken_fit_into_every_index(connection: Connection) -> None:
+    """Letters at random, which no index can make shorter."""
+    letters = np.random.default_rng(0)
+    longest = "".join(map(chr, letters.integers(0x800, 0xD800, MAX_ID_BYTES // 3)))
+    assert MAX_ID_BYTES - 3 < len(longest.encode()) <= MAX_ID_BYTES
+    # Of an item of a catalog, and of a file, whose name has 255 bytes.
+    item = "".join(map(chr, letters.integers(0x20000, 0x2A6D0, 250)))
+    space_id = make_space(connection)
+    records = [record(longest, scene=item), record(item, scene=longest[:85])]
+    save(connection, space_id, records)
+    found = connection.execute(select(ParcelRow.parcel_id, Observation.scene).join(Observation))
+    assert set(map(tuple, found)) == {(longest, item), (item, longest[:85])}
 
 
 def test_a_parcel_without_a_place_is_stored_without(connection: Connection) -> None:
