@@ -1,7 +1,10 @@
-"""What a service does by itself: has the index built anew when much was committed since.
+"""What a service does by itself: clear away, and have the index built anew when it should be.
 
-The work is done by a process of its own, of low priority: whoever asks meanwhile is answered, from
-the former generation and what was committed since. Whatever ends that process, nothing is lost.
+At its start it removes what a process left that was killed while it published. An index should be
+built anew when much was committed since, when its recall has fallen, or when a file turns out to be
+damaged. The work is done by a process of its own, of low priority: whoever asks meanwhile is
+answered, from the former generation and what was committed since. Whatever ends that process,
+nothing is lost.
 """
 
 import asyncio
@@ -21,18 +24,23 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.settings import ApiSettings
 from indexer.catalog.changes import snapshot
-from indexer.errors import ParcelleError, StorageError
+from indexer.errors import ConflictError, ParcelleError, StorageError
+from indexer.generations.backends import backend_of
 from indexer.generations.compaction import (
     due_spaces,
     most_changes,
     searched_generations,
     standing_of,
 )
+from indexer.generations.damage import has_unread_files
+from indexer.generations.recovery import leftovers, recover
+from indexer.lock import only_writer
 
 KEEPER_FILE: Final = "compaction.lock"
 
 _PROGRAM: Final = "import os, sys; os.nice(10); from api.cli import main; main(sys.argv[1:])"
 _BUSY: Final = "[reindex-running]"
+_DAMAGED: Final = "[generation-corrupt]"
 _LONGEST_END_S: Final = 5
 _AFTER_FAILURE_S: Final = 600
 _TOLD_CHARACTERS: Final = 1000
@@ -48,6 +56,7 @@ async def compacting(settings: ApiSettings, engine: Callable[[], Engine]) -> Asy
         settings: How often, and where the index is.
         engine: Gives the catalog, or raises a ``StorageError`` where there is none yet.
     """
+    await run_in_threadpool(_clear_away, settings, engine)
     if not settings.compact_every_s:
         yield
         return
@@ -60,6 +69,21 @@ async def compacting(settings: ApiSettings, engine: Callable[[], Engine]) -> Asy
             await task
 
 
+def _clear_away(settings: ApiSettings, engine: Callable[[], Engine]) -> None:
+    """Remove what is left of publications that did not take place, unless somebody writes."""
+    folder = settings.generations_dir
+    try:
+        # Most of the time there is nothing, and nobody should find the index locked because of it.
+        if leftovers(engine(), folder).discarded:
+            with only_writer(settings, engine(), doing="serve"):
+                recover(engine(), folder, backend_of(settings))
+    except ConflictError as error:
+        _log.debug("Nothing is cleared away: %s", error)
+    except (ParcelleError, SQLAlchemyError) as error:
+        # There may be no database yet, or a disk that is only to be read.
+        _log.info("Nothing is cleared away: %s", error)
+
+
 class _Keeper:
     """Looks after the index, as one of the processes that serve it."""
 
@@ -68,6 +92,8 @@ class _Keeper:
         self._engine = engine
         self._measured: set[int] = set()
         """Generations whose recall was measured on the way to their compaction."""
+        self._read: set[int] = set()
+        """Generations of which a process has read the files that opening only compares in size."""
 
     async def keep(self) -> None:
         """Look for ever."""
@@ -93,13 +119,26 @@ class _Keeper:
     def _wanted(self) -> list[str] | None:
         """Arguments of the command that should run; None where nothing is to be done."""
         engine, folder = self._engine(), self._settings.generations_dir
-        if due_spaces(engine, folder):
+        if due_spaces(engine, folder, backend_of(self._settings)):
             return ["--if-due"]
+        unread = self._unread(engine)
+        if not unread <= self._read:
+            self._read |= unread
+            return ["--if-due", "--read"]
         halfway = self._halfway(engine, folder)
         if halfway <= self._measured:
             return None
         self._measured |= halfway
         return ["--if-due", "--verify"]
+
+    def _unread(self, engine: Engine) -> set[int]:
+        """Generations with files so large that a flipped bit is not noticed at opening."""
+        with snapshot(engine) as connection:
+            return {
+                manifest.generation
+                for _, manifest in searched_generations(connection)
+                if has_unread_files(manifest)
+            }
 
     def _halfway(self, engine: Engine, folder: Path) -> set[int]:
         """Generations of which half as much has changed as makes them due."""
@@ -128,6 +167,7 @@ class _Keeper:
                 await _end(process)
             told.seek(0)
             said = told.read().decode(errors="replace").strip()
+        self._tell_damage(said, done=code == 0)
         if code == 0:
             _log.info("Compacted: %s", said.rpartition("\n")[2])
         elif _BUSY in said:
@@ -137,12 +177,23 @@ class _Keeper:
             # A disk that is full will be for a while.
             await asyncio.sleep(_AFTER_FAILURE_S)
 
+    def _tell_damage(self, said: str, *, done: bool) -> None:
+        """Log which files were found damaged; look at them again if they still are."""
+        for line in said.splitlines():
+            if _DAMAGED in line:
+                _log.warning("The index is damaged%s: %s", ", and built anew" * done, line)
+                if not done:
+                    self._read.clear()
+
     def _environment(self) -> dict[str, str]:
         """Of the process, which may not find these settings in ours."""
         return os.environ | {
             "PARCELLE_DATA_DIR": str(self._settings.data_dir),
             "PARCELLE_DATABASE_URL": self._settings.database_url,
             "PARCELLE_INDEX_MEMORY": self._settings.index_memory,
+            "PARCELLE_VECTOR_BACKEND": self._settings.vector_backend,
+            "PARCELLE_MILVUS_URI": self._settings.milvus_uri,
+            "PARCELLE_MILVUS_TOKEN": self._settings.milvus_token.get_secret_value(),
         }
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection
 
-from indexer.catalog.tables import Collection, Embedding, Observation, Parcel
+from indexer.catalog.lists import evened
+from indexer.catalog.reading import rows_of_parcels
+from indexer.catalog.tables import Embedding
 from indexer.columns import Columns
 from indexer.columns.codes import MISSING, CodedColumn, code_type
 from indexer.columns.table import ABSENT, Coded
@@ -32,20 +34,8 @@ _ROUNDING = np.float32(1e-5)
 # A product with scattered rows costs as much as one with so many times as many in their order.
 _SCATTERED = 4
 
-_CURRENT_ROWS = (
-    select(Embedding.id, Embedding.vector)
-    .select_from(Observation)
-    .join(Parcel, Parcel.id == Observation.parcel_id)
-    .join(Collection, Collection.id == Parcel.collection_id)
-    .join(Embedding, Embedding.observation_id == Observation.id)
-    .where(
-        Observation.parcel_id.in_(bindparam("parcels", expanding=True)),
-        Embedding.space_id == bindparam("space"),
-        Collection.space_id == bindparam("space"),
-        Embedding.vector.is_not(None),
-        Embedding.superseded.is_(False),
-    )
-    .execution_options(yield_per=_AT_ONCE)
+_CURRENT_ROWS = rows_of_parcels(Embedding.id, Embedding.vector).execution_options(
+    yield_per=_AT_ONCE
 )
 
 
@@ -118,15 +108,15 @@ def read_blocks(
 ) -> Iterator[Block]:
     """What is to be found of some parcels now: not superseded, searched in this space."""
     for start in range(0, len(parcels), _AT_ONCE):
-        some = parcels[start : start + _AT_ONCE].tolist()
-        found = connection.execute(_CURRENT_ROWS, {"parcels": some, "space": space_id})
-        for rows in found.partitions():
-            ids = np.array([row.id for row in rows], dtype=np.int64)
-            stored = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
-            columns = Columns.read(connection, ids)
-            vectors = stored.reshape(len(ids), dimensions).astype(np.float32)
-            # What is deleted between the two statements is told by the next change too.
-            yield Block(columns, vectors, columns.parcels != ABSENT)
+        some = evened(parcels[start : start + _AT_ONCE].tolist())
+        with connection.execute(_CURRENT_ROWS, {"parcels": some, "space": space_id}) as found:
+            for rows in found.partitions():
+                ids = np.array([row.id for row in rows], dtype=np.int64)
+                stored = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
+                columns = Columns.read(connection, ids)
+                vectors = stored.reshape(len(ids), dimensions).astype(np.float32)
+                # What is deleted between the two statements is told by the next change too.
+                yield Block(columns, vectors, columns.parcels != ABSENT)
 
 
 def merged(blocks: Sequence[Block]) -> tuple[Block, ...]:

@@ -71,8 +71,11 @@ from indexer.encoders.croma import CromaEncoder, Precision, best_precision
 from indexer.encoders.pixel_encoder import PixelEncoder
 from indexer.errors import InvalidInputError
 from indexer.findings import Findings
+from indexer.generations.backends import Backend, backend_of
 from indexer.generations.compaction import standing_of, stands
+from indexer.generations.history import Guard
 from indexer.generations.manifest import Manifest
+from indexer.generations.recovery import recover
 from indexer.generations.store import Additions, build_generation, is_current
 from indexer.imagery.chip import Chip
 from indexer.imagery.sources import Source
@@ -210,11 +213,13 @@ def reindex(
             if filled is not None:
                 require_current_schema(filled)
             return _Run(settings, filled, options, inputs, encoder, findings, progress).dry()
-        with only_writer(settings.data_dir):
+        with only_writer(settings, engine, doing="reindex") as held:
             if schema_status(engine) == "empty":
                 upgrade(engine)
             require_current_schema(engine)
-            return _Run(settings, engine, options, inputs, encoder, findings, progress).complete()
+            recover(engine, settings.generations_dir, backend_of(settings))
+            run = _Run(settings, engine, options, inputs, encoder, findings, progress)
+            return run.complete(held.still_held)
     finally:
         engine.dispose()
 
@@ -322,8 +327,12 @@ class _Run:
 
     # The work --------------------------------------------------------------------------------
 
-    def complete(self) -> ReindexReport:
-        """Embed, freeze the projection, publish."""
+    def complete(self, guard: Guard) -> ReindexReport:
+        """Embed, freeze the projection, publish.
+
+        Args:
+            guard: Is called inside the publishing transaction; raises if another may write by now.
+        """
         self.gone = self._find_gone()
         started = time.monotonic()
         if self.options.ray is None:
@@ -335,7 +344,7 @@ class _Run:
             self._embed_on_cluster(self.options.ray)
         self.progress.finish()
         seconds = time.monotonic() - started - self.loading_s
-        return self._report(self._publish(), seconds)
+        return self._report(self._publish(guard), seconds)
 
     def dry(self) -> ReindexReport:
         """Go through all pixels, but embed and write nothing, save for a few passes to time."""
@@ -525,7 +534,7 @@ class _Run:
 
     # The end ---------------------------------------------------------------------------------
 
-    def _publish(self) -> Manifest | None:
+    def _publish(self, guard: Guard) -> Manifest | None:
         """Publish a generation if the current one should not go on with what was committed since.
 
         Searches find that anyway; a small index is built anew at once, a large one when it is due.
@@ -546,11 +555,12 @@ class _Run:
             return None
         folder = self.settings.generations_dir
         current = own is not None and own.id == self.space.id
-        if current and not self.gone and is_current(self.engine, folder, self.space):
+        backend = backend_of(self.settings)
+        if current and not self.gone and is_current(self.engine, folder, self.space, backend):
             return self._current_manifest(self.space)
         # As soon as they can be found, so that few answers lack a cluster.
         assign_new_vectors(self.engine, self.space.id)
-        if current and (standing := self._left_standing(self.space)) is not None:
+        if current and (standing := self._left_standing(self.space, backend)) is not None:
             return standing
         additions = Additions(self._agreement(), self.gone)
         self.retired = len(self.gone)
@@ -560,15 +570,16 @@ class _Run:
             self.space.id,
             self.collection_id,
             additions,
-            memory_bytes=self.settings.index_memory_bytes,
+            backend=backend,
+            guard=guard,
         )
 
-    def _left_standing(self, space: SpaceRecord) -> Manifest | None:
+    def _left_standing(self, space: SpaceRecord, backend: Backend) -> Manifest | None:
         """The current generation, if it need not be built anew; parcels are retired beside it."""
         manifest, folder = self._current_manifest(space), self.settings.generations_dir
         if manifest is None or self.options.full:
             return None
-        if not stands(self.engine, folder, space.id, manifest):
+        if not stands(self.engine, folder, space.id, manifest, backend):
             return None
         if self.gone:
             with self.engine.begin() as connection:

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Select, Subquery, func, select
 
+from indexer.catalog.lists import evened
 from indexer.catalog.standing import standing_embeddings
 from indexer.catalog.tables import Cluster, ClusterMember, Embedding, Observation, Parcel
 from retriever.statements import AnyRow
@@ -99,7 +100,7 @@ def vectors_of_rows(connection: Connection, rows: Sequence[int]) -> Iterator[Flo
     """
     for start in range(0, len(rows), _BATCH):
         some = rows[start : start + _BATCH]
-        statement = select(Embedding.id, Embedding.vector).where(Embedding.id.in_(some))
+        statement = select(Embedding.id, Embedding.vector).where(Embedding.id.in_(evened(some)))
         found = {row.id: row.vector for row in connection.execute(statement)}
         joined = b"".join(found[row] or b"" for row in some)
         yield np.frombuffer(joined, dtype="<f4").astype(np.float32).reshape(len(some), -1)
@@ -111,7 +112,7 @@ def indices_of_observations(
     """Median of each spectral index of some observations, by their rows."""
     for start in range(0, len(observations), _BATCH):
         statement = select(Observation.id, Observation.indices).where(
-            Observation.id.in_(observations[start : start + _BATCH])
+            Observation.id.in_(evened(observations[start : start + _BATCH]))
         )
         for row in connection.execute(statement):
             yield row.id, {name: summary["median"] for name, summary in row.indices.items()}

@@ -397,7 +397,7 @@ def _clusters(
             Cluster(
                 number=number,
                 parcels=len(members),
-                share=len(members) / len(rows),
+                share=len(members) / max(1, len(rows)),
                 crops=_crops([rows[member] for member in members.tolist()]),
                 medians=medians[number],
                 examples=tuple(rows[member].parcel_id for member in closest.tolist()),

@@ -15,6 +15,7 @@ _METHODS = {
     "rows": "the vectors of all allowed rows",
     "nothing": "no row is allowed",
 }
+_METHODS_OF_MILVUS = _METHODS | {"lists": "the vectors of the nearest lists, in Milvus"}
 
 
 def explained(
@@ -28,6 +29,7 @@ def explained(
     """JSON form of the plan of a search, and of its cost: seconds of the search and of metadata."""
     plan = found.plan
     measured = generation.index.efforts[check_recall(recall)]
+    methods = _METHODS if generation.manifest.backend == "faiss" else _METHODS_OF_MILVUS
     conditions = []
     if not where.is_empty:
         decided = describe_selection(generation.columns, where, catalog.outlines)
@@ -44,7 +46,7 @@ def explained(
         "conditions": conditions,
         "allowed": plan.allowed,
         "method": plan.method,
-        "method_means": _METHODS[plan.method],
+        "method_means": methods[plan.method],
         "lists": plan.lists,
         "scored": plan.scored,
         "reranked": plan.reranked,

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Dialect, Select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from indexer.catalog.database import trouble_with_file
+
 IDS: Final = "ids"
 """Name of the only parameter that a statement may have: an expanding one."""
 
@@ -77,7 +79,8 @@ class Prepared(Generic[RowT]):
             finally:
                 cursor.close()
         except dialect.loaded_dbapi.Error as error:
-            raise DBAPIError.instance(
+            trouble = trouble_with_file(connection.engine, error)
+            raise trouble or DBAPIError.instance(
                 compiled.text,
                 values,
                 error,

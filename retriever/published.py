@@ -19,12 +19,12 @@ from indexer.catalog.reading import collection_spaces, get_generation
 from indexer.columns import Columns
 from indexer.delta import Delta
 from indexer.embedding_space import notes_for
-from indexer.errors import InvalidInputError, NotFoundError
+from indexer.errors import InvalidInputError, NotFoundError, ParcelleError, StorageError
+from indexer.generations.backends import SearchableIndex, backend_of
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import open_generation
 from indexer.row_sets import RowSet
 from indexer.settings import Settings
-from indexer.vector_index.index import VectorIndex
 from retriever import statements
 from retriever.finding import listed, require_collection
 from retriever.quoting import quoted
@@ -39,7 +39,7 @@ class OpenGeneration:
 
     space_id: int
     manifest: Manifest
-    index: VectorIndex
+    index: SearchableIndex
     columns: Columns
     """Of the rows of the index."""
     delta: Delta
@@ -128,6 +128,7 @@ class PublishedGenerations:
 
     def __init__(self, settings: Settings, engine: Engine) -> None:
         self._folder = settings.generations_dir
+        self._backend = backend_of(settings)
         self._engine = engine
         self._watch = CommitWatch(engine)
         self._state: _State | None = None
@@ -216,9 +217,12 @@ class PublishedGenerations:
         """A generation with what was committed since it was last looked at."""
         collections = _searched_in(held.space_id, spaces)
         delta = held.delta
+        if collections != held.collections:
+            # What was left out, or let in, because of where a collection was searched.
+            delta = Delta.empty(held.columns, held.index.dimensions, held.manifest.last_change)
         if last_change(connection) > delta.last_change:
             delta = delta.advanced(connection, held.space_id, held.columns)
-        if delta is held.delta and collections == held.collections:
+        if delta is held.delta:
             return held
         return replace(held, delta=delta, collections=collections)
 
@@ -231,17 +235,30 @@ class PublishedGenerations:
         with self._refreshing:
             held = state.opened.get(space_id)
             if held is None:
-                with statements.snapshot(self._engine) as connection:
-                    held = self._open(connection, state, space_id)
-                state.opened[space_id] = held
+                held = state.opened[space_id] = self._open(state, space_id)
         return held
 
-    def _open(self, connection: Connection, state: _State, space_id: int) -> OpenGeneration:
-        # Perhaps not that of a moment ago, since when the log may have been pruned.
-        current = dict(statements.published_spaces(connection))
-        number = current.get(space_id, state.current[space_id])
+    def _open(self, state: _State, space_id: int) -> OpenGeneration:
+        """The generation that answers for a space now, though it be pruned while it is opened."""
+        tried: int | None = None
+        failure: ParcelleError | None = None
+        while True:
+            with statements.snapshot(self._engine) as connection:
+                # Perhaps not that of a moment ago, since when the log may have been pruned.
+                current = dict(statements.published_spaces(connection))
+                number = current.get(space_id, state.current[space_id])
+                if failure is not None and number == tried:
+                    raise failure
+                try:
+                    return self._map(connection, state, space_id, number)
+                except (NotFoundError, StorageError) as error:
+                    tried, failure = number, error
+
+    def _map(
+        self, connection: Connection, state: _State, space_id: int, number: int
+    ) -> OpenGeneration:
         manifest = Manifest.from_dict(get_generation(connection, number))
-        index, columns = open_generation(self._folder, manifest)
+        index, columns = open_generation(self._folder, manifest, self._backend)
         delta = Delta.empty(columns, index.dimensions, manifest.last_change)
         held = OpenGeneration(
             space_id,

@@ -23,6 +23,7 @@ from sqlalchemy import (
     select,
 )
 
+from indexer.catalog.lists import evened
 from indexer.catalog.standing import standing_first
 from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Observation, Parcel
 from retriever.attributes import has_name
@@ -119,7 +120,7 @@ def rows_of_parcels(connection: Connection, space_id: int, parcels: Sequence[int
     statement = (
         select(Embedding.id)
         .join(Observation)
-        .where(Embedding.space_id == space_id, Observation.parcel_id.in_(parcels))
+        .where(Embedding.space_id == space_id, Observation.parcel_id.in_(evened(parcels)))
     )
     return np.array(connection.scalars(statement).all(), dtype=np.int64)
 
@@ -219,7 +220,7 @@ def comparable_rows(
     found: list[AnyRow] = []
     for first in range(0, len(parcels), _MAX_IDS):
         some = parcels[first : first + _MAX_IDS]
-        found += connection.execute(statement.where(Observation.parcel_id.in_(some)))
+        found += connection.execute(statement.where(Observation.parcel_id.in_(evened(some))))
     return found
 
 

@@ -1,6 +1,7 @@
 """``parcelle generations``: the published builds of the vector index."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from indexer.generations.backends import Backend
     from indexer.generations.compaction import RecallNow
+    from indexer.generations.damage import Damage
     from indexer.generations.manifest import Manifest, Published
+    from indexer.lock import Held
 
 app = typer.Typer(help="The published builds of the vector index.", no_args_is_help=True)
 
@@ -88,26 +92,45 @@ def _since(one: "Published") -> str:
     return f"+{since['rows']} -{since['removed']}{' due' if since['due'] else ''}"
 
 
+@contextmanager
+def _writing(doing: str) -> "Iterator[tuple[Settings, Engine, Held]]":
+    """The catalog, for its only writer, who begins by clearing away what others left."""
+    from indexer.catalog.database import opened_catalog
+    from indexer.generations.backends import backend_of
+    from indexer.generations.recovery import recover
+    from indexer.lock import only_writer
+
+    settings = Settings()
+    with (
+        opened_catalog(settings) as engine,
+        only_writer(settings, engine, doing=f"generations {doing}") as held,
+    ):
+        recover(engine, settings.generations_dir, backend_of(settings))
+        yield settings, engine, held
+
+
 @app.command()
-def rebuild() -> None:
+def rebuild(as_json: options.AsJson = False) -> None:
     """Build the indexes again from the database and publish them; nothing is embedded.
 
     For example:
 
       parcelle generations rebuild
     """
-    from indexer.catalog.database import opened_catalog
+    from indexer.generations.backends import backend_of
     from indexer.generations.store import rebuild as run
-    from indexer.lock import only_writer
 
-    settings = Settings()
-    with opened_catalog(settings) as engine, only_writer(settings.data_dir):
+    with _writing("rebuild") as (settings, engine, held):
         published = run(
             engine,
             settings.generations_dir,
-            memory_bytes=settings.index_memory_bytes,
+            backend=backend_of(settings),
             note=_teller(),
+            guard=held.still_held,
         )
+    if as_json:
+        say_json({"published": [_in_short(manifest) for manifest in published]})
+        return
     _say_published(published)
     if not published:
         say("There are no vectors to build an index of; run parcelle reindex.")
@@ -122,8 +145,14 @@ def compact(
     verify_too: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Measure recall first; where it fell by a point, it is due too."
+            "--verify",
+            help="Read all files and measure recall first; where it fell by a point, "
+            "it is due too.",
         ),
+    ] = False,
+    read: Annotated[
+        bool,
+        typer.Option("--read", help="Read all files first; a damaged generation is due too."),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -137,21 +166,33 @@ def compact(
       parcelle generations compact --if-due
     """
     from indexer.catalog.database import opened_catalog
+    from indexer.generations.backends import backend_of
     from indexer.generations.compaction import compact as run
-    from indexer.lock import only_writer
+    from indexer.generations.damage import find_damage
+    from indexer.generations.history import discard
 
     settings = Settings()
+    folder, backend = settings.generations_dir, backend_of(settings)
     with opened_catalog(settings) as engine:
-        fallen = _fallen(engine, settings.generations_dir) if verify_too else []
-        with only_writer(settings.data_dir):
-            published = run(
-                engine,
-                settings.generations_dir,
-                settings.index_memory_bytes,
-                only_if_due=if_due,
-                fallen=fallen,
-                note=_teller(),
-            )
+        # Others may write meanwhile.
+        damaged = find_damage(engine, folder, backend) if read or verify_too else []
+        for one in damaged:
+            tell(f"[generation-corrupt] {one.message}")
+        fallen = _fallen(engine, folder, backend) if verify_too else []
+    with _writing("compact") as (_, engine, held):
+        for one in damaged:
+            _withdraw(engine, folder, one, backend, held)
+        published = run(
+            engine,
+            folder,
+            only_if_due=if_due,
+            backend=backend,
+            fallen={*fallen, *(one.space_id for one in damaged)},
+            note=_teller(),
+            guard=held.still_held,
+        )
+        numbers = [one.generation for one in damaged]
+        discard(engine, folder, numbers, backend=backend, guard=held.still_held)
     if as_json:
         say_json({"published": [_in_short(manifest) for manifest in published]})
         return
@@ -160,88 +201,158 @@ def compact(
         say("Nothing is due." if if_due else "Nothing was committed since.")
 
 
+def _withdraw(
+    engine: "Engine", folder: "Path", damage: "Damage", backend: "Backend", held: "Held"
+) -> None:
+    from indexer.generations.damage import withdraw
+
+    instead = withdraw(engine, folder, damage, backend=backend, guard=held.still_held)
+    if instead is None:
+        tell(f"Generation {damage.generation} goes on until a new one is built.")
+    else:
+        tell(f"Generation {instead} answers, with all that was committed since, until then.")
+
+
 @app.command()
 def verify(as_json: options.AsJson = False) -> None:
-    """Read all files of the generations that answer, and measure their recall.
+    """Read all files of the generations that are kept, and hold them against the database.
 
-    The exit code is 1 if any is damaged.
+    Of those that answer, the recall is measured too. The exit code is 1 if any is damaged, or does
+    not hold what the database does.
 
     For example:
 
       parcelle generations verify --json
     """
     from indexer.catalog.database import opened_catalog
+    from indexer.generations.backends import backend_of
+    from indexer.generations.verification import verify as run
 
     settings = Settings()
     with opened_catalog(settings) as engine:
-        found = [
-            _verified(engine, settings.generations_dir, space_id, manifest)
-            for space_id, manifest in _searched(engine)
-        ]
-    good = all(one["ok"] for one in found)
+        found = run(
+            engine,
+            settings.generations_dir,
+            lambda step: tell(f"{step}..."),
+            backend_of(settings),
+        )
+    good = all(one.ok for one in found)
     if as_json:
-        say_json({"ok": good, "generations": found})
+        say_json({"ok": good, "generations": [one.to_dict() for one in found]})
     else:
         for one in found:
-            say(f"{'ok    ' if one['ok'] else 'FAILED'}  {one['detail']}")
+            say(f"{'ok    ' if one.ok else 'FAILED'}  {one}")
         if not found:
             say("No generation is published yet; run parcelle reindex.")
     if not good:
         raise typer.Exit(1)
 
 
-def _verified(
-    engine: "Engine", folder: "Path", space_id: int, manifest: "Manifest"
-) -> dict[str, Any]:
-    """What was found of one generation, with a sentence about it."""
+@app.command()
+def rollback(
+    generation: Annotated[
+        int | None,
+        typer.Argument(help="Its number; without one, the latest publication is undone."),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Have an earlier generation answer again, with everything that was committed since.
+
+    The index is rolled back, not the data: what was added, changed or deleted since stays so, and
+    is searched beside the older index. Collections that were embedded anew, with another encoder,
+    are searched in the space of the generation again. The generation that answered until now is
+    kept until the next is published; to go forth again, name it.
+
+    For example:
+
+      parcelle generations rollback 41
+    """
     from indexer.catalog.changes import snapshot
-    from indexer.errors import StorageError
+    from indexer.generations.backends import backend_of
     from indexer.generations.compaction import is_due, standing_of
-    from indexer.generations.store import check_files
+    from indexer.generations.history import roll_back
 
-    told = {"generation": manifest.generation, "recall_at_10": manifest.recall_at_10}
-    tell(f"Reading generation {manifest.generation}...")
-    try:
-        check_files(folder, manifest)
-        now = _measured(engine, folder, space_id, manifest)
+    with _writing("rollback") as (settings, engine, held):
+        folder = settings.generations_dir
+        backend = backend_of(settings)
+        rolled = roll_back(engine, folder, generation, backend=backend, guard=held.still_held)
         with snapshot(engine) as connection:
-            standing = standing_of(connection, folder, space_id, manifest)
-    except StorageError as error:
-        return {**told, "ok": False, "recall_now": None, "detail": error.message}
-    detail = (
-        f"generation {manifest.generation}: {manifest.rows} vectors as published, "
-        f"{standing.rows} added and {standing.removed} removed since; recall@10 "
-        f"{now.recall_at_10:.3f}, {manifest.recall_at_10:.3f} when published"
+            since = standing_of(connection, folder, rolled.space_id, rolled.manifest)
+    due = is_due(rolled.manifest, since)
+    if as_json:
+        say_json(
+            {
+                **_in_short(rolled.manifest),
+                "former": list(rolled.former),
+                "moved": list(rolled.moved),
+                "since_publication": {"rows": since.rows, "removed": since.removed, "due": due},
+            }
+        )
+        return
+    say(
+        f"Generation {rolled.manifest.generation} answers with {rolled.manifest.rows} vectors, "
+        f"{since.rows} added and {since.removed} removed since."
     )
-    due = is_due(manifest, standing) or now.has_fallen(manifest)
+    for name in rolled.moved:
+        say(f"Collection {name} is searched in its space, {rolled.manifest.space_digest[:12]}.")
     if due:
-        detail += "; run parcelle generations compact"
-    return {
-        **told,
-        "ok": True,
-        "recall_now": round(now.recall_at_10, 4),
-        "recall_queries": now.queries,
-        "since_publication": {"rows": standing.rows, "removed": standing.removed, "due": due},
-        "detail": detail,
-    }
+        say("So much was committed since that a compaction will build a new one.")
 
 
-def _searched(engine: "Engine") -> "list[tuple[int, Manifest]]":
-    from indexer.generations.compaction import searched_generations
+@app.command()
+def prune(
+    keep: Annotated[
+        int,
+        typer.Option("--keep", min=1, help="Generations to keep of each index; 1: who answer."),
+    ] = 2,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Forget earlier generations, with their files. Vectors stay in the database.
 
-    with engine.connect() as connection:
-        return searched_generations(connection)
+    Every publication does the same, and keeps two. What somebody has open is read to its end.
+
+    For example:
+
+      parcelle generations prune --keep 1 --dry-run
+    """
+    from indexer.generations.backends import backend_of
+    from indexer.generations.history import prune as run
+
+    with _writing("prune") as (settings, engine, held):
+        gone = run(
+            engine,
+            settings.generations_dir,
+            keep,
+            dry_run=dry_run,
+            backend=backend_of(settings),
+            guard=held.still_held,
+        )
+    if as_json:
+        told = [{"generation": one.generation, "bytes": one.bytes} for one in gone]
+        say_json({"pruned": told, "dry_run": dry_run})
+        return
+    for manifest in gone:
+        would = "would be" if dry_run else "is"
+        say(f"Generation {manifest.generation} {would} gone, {manifest.bytes / 1e6:.1f} MB.")
+    if not gone:
+        say("Nothing is to be pruned.")
 
 
-def _fallen(engine: "Engine", folder: "Path") -> list[int]:
+def _fallen(engine: "Engine", folder: "Path", backend: "Backend") -> list[int]:
     """Spaces whose recall is worse than when their generation was published."""
     from indexer.errors import StorageError
+    from indexer.generations.backends import raise_if_away
+    from indexer.generations.compaction import searched_generations
 
     fallen = []
-    for space_id, manifest in _searched(engine):
+    with engine.connect() as connection:
+        answering = searched_generations(connection)
+    for space_id, manifest in answering:
         try:
-            now = _measured(engine, folder, space_id, manifest)
-        except StorageError:
+            now = _measured(engine, folder, space_id, manifest, backend)
+        except StorageError as error:
+            raise_if_away(error)
             # Due for another reason.
             continue
         tell(
@@ -253,11 +364,13 @@ def _fallen(engine: "Engine", folder: "Path") -> list[int]:
     return fallen
 
 
-def _measured(engine: "Engine", folder: "Path", space_id: int, manifest: "Manifest") -> "RecallNow":
+def _measured(
+    engine: "Engine", folder: "Path", space_id: int, manifest: "Manifest", backend: "Backend"
+) -> "RecallNow":
     from indexer.generations.compaction import recall_now
 
     tell(f"Measuring the recall of generation {manifest.generation}...")
-    return recall_now(engine, folder, space_id, manifest)
+    return recall_now(engine, folder, space_id, manifest, backend)
 
 
 def _teller() -> Callable[[str], None]:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from indexer.catalog.lists import evened
 from indexer.catalog.tables import Collection, Embedding, Observation, Parcel
 from indexer.columns.codes import MISSING, code_type
 from indexer.columns.numbers import NO_TIME
@@ -77,12 +78,12 @@ def _batches(connection: Connection, ids: IntArray) -> Iterator[Sequence[Any]]:
     for start in range(0, len(ids), step):
         some = ids[start : start + step].tolist()
         if listed:
-            yield connection.execute(statement.where(Embedding.id.in_(some))).all()
+            yield connection.execute(statement.where(Embedding.id.in_(evened(some)))).all()
             continue
         # Ids of other spaces may lie between them, more than are to be held at once.
         between = statement.where(Embedding.id.between(some[0], some[-1]))
-        rows = connection.execute(between.execution_options(yield_per=_AT_ONCE))
-        yield from rows.partitions()
+        with connection.execute(between.execution_options(yield_per=_AT_ONCE)) as rows:
+            yield from rows.partitions()
 
 
 def _statement(dialect: str) -> Select[Any]:

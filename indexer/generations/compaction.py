@@ -8,26 +8,41 @@ is there now, and publishes it as any other generation.
 from collections.abc import Collection as Some
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, bindparam, func, select
+from sqlalchemy import Connection, Engine, func, select
 
 from indexer.catalog.changes import changed_parcels, last_change, snapshot
-from indexer.catalog.reading import has_embeddings, list_generations, searched_spaces
-from indexer.catalog.tables import Collection, Embedding, EmbeddingSpace, Generation, Observation
-from indexer.catalog.tables import Parcel as ParcelRow
+from indexer.catalog.reading import (
+    has_embeddings,
+    list_generations,
+    rows_of_parcels,
+    searched_spaces,
+)
+from indexer.catalog.tables import EmbeddingSpace, Generation
 from indexer.catalog.writing import in_chunks
 from indexer.columns import Columns
 from indexer.delta import Delta
 from indexer.errors import StorageError
+from indexer.generations.backends import (
+    FAISS,
+    Backend,
+    Note,
+    SearchableIndex,
+    check_generation,
+    raise_if_away,
+    require_own,
+)
+from indexer.generations.files import check_files, corrupt
+from indexer.generations.history import Guard
 from indexer.generations.manifest import Manifest, Published
-from indexer.generations.store import Note, build_generation, check_files, open_generation
+from indexer.generations.store import build_generation, open_generation
 from indexer.recall import RECALL_K, recall_at_k
 from indexer.row_sets import RowSet
-from indexer.vector_index.index import VectorIndex
 
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
@@ -51,20 +66,7 @@ FALLEN = 0.01
 _QUERIES = 500
 _BLOCK = 20_000
 
-_COUNT_ROWS = (
-    select(func.count())
-    .select_from(Observation)
-    .join(ParcelRow, ParcelRow.id == Observation.parcel_id)
-    .join(Collection, Collection.id == ParcelRow.collection_id)
-    .join(Embedding, Embedding.observation_id == Observation.id)
-    .where(
-        Observation.parcel_id.in_(bindparam("parcels", expanding=True)),
-        Embedding.space_id == bindparam("space"),
-        Collection.space_id == bindparam("space"),
-        Embedding.vector.is_not(None),
-        Embedding.superseded.is_(False),
-    )
-)
+_COUNT_ROWS = rows_of_parcels(func.count())
 
 
 @dataclass(frozen=True)
@@ -114,25 +116,33 @@ def is_due(manifest: Manifest, standing: Standing) -> bool:
     return left == 0 or standing.changed > most_changes(manifest.rows)
 
 
-def stands(engine: Engine, folder: Path, space_id: int, manifest: Manifest) -> bool:
+def stands(
+    engine: Engine, folder: Path, space_id: int, manifest: Manifest, backend: Backend = FAISS
+) -> bool:
     """Whether a generation may go on answering after a reindex, with what was committed since.
 
-    One that is built in seconds is rather built anew at once, and so is one that is damaged.
+    One that is built in seconds is rather built anew at once, and so is one that is damaged, or
+    that another backend holds.
 
     Args:
         engine: The catalog.
         folder: Where generations lie.
         space_id: Row of the generation's space.
         manifest: Of the generation.
+        backend: Holds the vectors.
+
+    Raises:
+        StorageError: If it does not answer (``milvus-unreachable``).
     """
     if manifest.rows <= BUILT_IN_SECONDS:
         return False
     try:
-        open_generation(folder, manifest)
-    except StorageError:
+        open_generation(folder, manifest, backend)
+    except StorageError as error:
+        raise_if_away(error)
         return False
     with snapshot(engine) as connection:
-        return not _is_due_now(connection, folder, space_id, manifest)
+        return not _is_due_now(connection, folder, space_id, manifest, backend)
 
 
 def searched_generations(connection: Connection) -> list[tuple[int, Manifest]]:
@@ -187,11 +197,7 @@ def _columns(folder: Path, manifest: Manifest) -> Columns:
     except (OSError, ValueError) as error:
         # Says what is wrong, where it is a file that is missing or too short.
         check_files(folder, manifest, at_most=0)
-        raise StorageError(
-            f"{place}: generation {manifest.generation} cannot be read ({error}). Rebuild it from "
-            "the database with: parcelle generations rebuild",
-            kind="generation-corrupt",
-        ) from error
+        raise corrupt(place, manifest, f"cannot be read ({error})") from error
 
 
 def published_now(connection: Connection, folder: Path, *, in_use: bool = False) -> list[Published]:
@@ -227,26 +233,34 @@ def _told(
     }
 
 
-def due_spaces(engine: Engine, folder: Path) -> list[int]:
+def due_spaces(engine: Engine, folder: Path, backend: Backend = FAISS) -> list[int]:
     """Rows of the spaces whose index should be built anew; quick, as it is asked often.
 
     An index that is missing, or of an earlier version, is among them: what it held is in the
     catalog.
+
+    Raises:
+        StorageError: If another backend holds the vectors (``backend-differs``): only somebody who
+            rebuilds the index moves it. Or if it does not answer (``milvus-unreachable``).
     """
     with snapshot(engine) as connection:
         return [
             space_id
             for space_id, manifest in searched_generations(connection)
-            if _is_due_now(connection, folder, space_id, manifest)
+            if _is_due_now(connection, folder, space_id, manifest, backend)
         ]
 
 
-def _is_due_now(connection: Connection, folder: Path, space_id: int, manifest: Manifest) -> bool:
+def _is_due_now(
+    connection: Connection, folder: Path, space_id: int, manifest: Manifest, backend: Backend
+) -> bool:
+    require_own(backend, manifest)
     enough = most_changes(manifest.rows)
     try:
-        check_files(folder, manifest, at_most=0)
+        check_generation(folder, manifest, backend, at_most=0)
         standing = standing_of(connection, folder, space_id, manifest, enough=enough)
-    except StorageError:
+    except StorageError as error:
+        raise_if_away(error)
         return has_embeddings(connection, space_id)
     return is_due(manifest, standing)
 
@@ -254,41 +268,46 @@ def _is_due_now(connection: Connection, folder: Path, space_id: int, manifest: M
 def compact(
     engine: Engine,
     folder: Path,
-    memory_bytes: int | None,
     *,
     only_if_due: bool,
+    backend: Backend = FAISS,
     fallen: Some[int] = (),
     note: Note = lambda _: None,
+    guard: Guard = lambda _: None,
 ) -> list[Manifest]:
     """Build what was committed since into the indexes, and publish them.
 
     Args:
         engine: The catalog; the caller is its only writer (``indexer.lock``).
         folder: Where generations lie.
-        memory_bytes: What each index may take; None for half of the machine's memory.
         only_if_due: Leave those with few changes as they are; else only those with none.
-        fallen: Spaces that are due whatever has changed, since their recall has fallen.
+        backend: Holds the vectors.
+        fallen: Spaces that are due whatever has changed, since their recall has fallen, or their
+            files are damaged.
         note: Is told of each step.
+        guard: As ``build_generation`` takes it.
 
     Returns:
         The generations that were published.
+
+    Raises:
+        StorageError: As ``due_spaces`` and ``build_generation``.
     """
-    wanted = due_spaces(engine, folder) if only_if_due else _changed_spaces(engine, folder)
-    return [
-        build_generation(engine, folder, space_id, None, memory_bytes=memory_bytes, note=note)
-        for space_id in sorted({*wanted, *fallen})
-    ]
+    wanted_of = due_spaces if only_if_due else _changed_spaces
+    wanted = wanted_of(engine, folder, backend)
+    build = partial(build_generation, backend=backend, note=note, guard=guard)
+    return [build(engine, folder, space_id, None) for space_id in sorted({*wanted, *fallen})]
 
 
-def _changed_spaces(engine: Engine, folder: Path) -> list[int]:
+def _changed_spaces(engine: Engine, folder: Path, backend: Backend) -> list[int]:
     with snapshot(engine) as connection:
         return [
             space_id
             for space_id, manifest in searched_generations(connection)
             if has_embeddings(connection, space_id)
             and (
-                last_change(connection) != manifest.last_change
-                or _is_due_now(connection, folder, space_id, manifest)
+                _is_due_now(connection, folder, space_id, manifest, backend)
+                or last_change(connection) != manifest.last_change
             )
         ]
 
@@ -297,7 +316,13 @@ def _changed_spaces(engine: Engine, folder: Path) -> list[int]:
 
 
 def recall_now(
-    engine: Engine, folder: Path, space_id: int, manifest: Manifest, *, seed: int = 0
+    engine: Engine,
+    folder: Path,
+    space_id: int,
+    manifest: Manifest,
+    backend: Backend = FAISS,
+    *,
+    seed: int = 0,
 ) -> RecallNow:
     """Measure the recall of a generation with what was committed since.
 
@@ -310,12 +335,13 @@ def recall_now(
         folder: Where generations lie.
         space_id: Row of the generation's space.
         manifest: Of the generation.
+        backend: Holds the vectors.
         seed: Of the queries that are drawn.
 
     Raises:
-        StorageError: If the generation cannot be read (``generation-corrupt``).
+        StorageError: As ``open_generation``.
     """
-    index, columns = open_generation(folder, manifest)
+    index, columns = open_generation(folder, manifest, backend)
     with snapshot(engine) as connection:
         delta = Delta.empty(columns, index.dimensions, manifest.last_change)
         delta = delta.advanced(connection, space_id, columns)
@@ -337,7 +363,7 @@ def recall_now(
 
 
 def _drawn(
-    index: VectorIndex, columns: Columns, delta: Delta, gone: RowSet, seed: int
+    index: SearchableIndex, columns: Columns, delta: Delta, gone: RowSet, seed: int
 ) -> tuple[IntArray, FloatArray]:
     """Ids and vectors of the rows that are asked for, the same chance for each."""
     live = gone.complement.rows if gone.count else np.arange(index.rows)
@@ -355,7 +381,7 @@ def _drawn(
 
 
 def _rows(
-    index: VectorIndex, columns: Columns, delta: Delta, gone: RowSet
+    index: SearchableIndex, columns: Columns, delta: Delta, gone: RowSet
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """Ids and vectors of all rows that may be found, some thousands at a time."""
     there = np.ones(index.rows, dtype=np.bool_)
@@ -388,7 +414,7 @@ def _nearest(
 
 
 def _searched(
-    index: VectorIndex,
+    index: SearchableIndex,
     columns: Columns,
     delta: Delta,
     query: FloatArray,

@@ -50,6 +50,11 @@ class Manifest:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """``bytes`` and ``sha256`` of each file of its folder; none in generations of before there
     were several."""
+    collections: list[str] = field(default_factory=list)
+    """Those that are searched in its space since it was published, in alphabetical order; none in
+    generations of before they were written down."""
+    backend: str = "faiss"
+    """What holds its vectors: ``faiss``, files of its folder; ``milvus``, a collection there."""
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> "Manifest":

@@ -1,19 +1,39 @@
 """Build a generation aside, verify it, publish it by switching one pointer.
 
-The order of steps is what makes it safe to die at any moment: index and columns are written to a
-folder of their own, flushed to disk, renamed, and only then does one SQL transaction make it the
-one that answers. Whatever dies before leaves a folder that nobody points at, which the next build
-removes.
+The protocol, in this order; whatever ends the process in between, exactly the former generation or
+the new one answers, with everything that was committed:
+
+1. *Aside.* All files are written into a new folder, ``.building-NUMBER``, that nobody opens. The
+   folders above it are on the disk before it is made.
+2. *Durable.* Every file is flushed to the disk (``fsync``), whoever wrote it: FAISS and NumPy never
+   do. Then its size and SHA-256 go into the manifest, which is written and flushed like the rest;
+   index and columns are opened as a reader would; and the folder itself is flushed.
+3. *Renamed* to its number. The folder that names it is flushed.
+4. *Committed.* One SQL transaction makes sure that the right to write still stands, inserts the
+   manifest, switches the space's pointer, points the collection at the space, deletes parcels that
+   are retired, vectors that are superseded and generations that are not kept, and prunes the change
+   log up to the oldest that is.
+5. *Cleaned up.* Folders of generations that are not kept are removed. Nothing depends on it.
+
+Where a Milvus server holds the vectors, step 1 fills a collection of the generation's own, which
+step 2 reads back, and step 5 drops those of generations that are not kept (``milvus.backend``).
+
+An error in steps 1 to 3 removes what was written and publishes nothing; no file is flushed a second
+time after a failure (``generations.files`` says why). An error in step 4 removes nothing, because
+the transaction may have been committed although nobody was told: ``generations.recovery`` asks the
+database, at the start of every writer and service, and removes what no row names. So does it with
+what a process left that was killed in steps 1 to 5. Numbers are given once.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +41,14 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine
 
-from indexer.catalog.changes import last_change, prune_changes, snapshot
+from indexer.catalog.changes import last_change, snapshot
 from indexer.catalog.reading import (
     SpaceRecord,
+    answering,
+    collections_of_space,
     current_extent,
-    current_manifests,
     embeddings_of_parcels,
+    generation_records,
     get_generation,
     get_space,
     kept_embeddings,
@@ -37,29 +59,50 @@ from indexer.catalog.reading import (
 from indexer.catalog.writing import delete_parcels, publish_generation
 from indexer.columns import Columns
 from indexer.errors import StorageError
+from indexer.generations.backends import (
+    FAISS,
+    Backend,
+    Note,
+    SearchableIndex,
+    check_generation,
+    raise_if_away,
+    require_own,
+)
+from indexer.generations.files import (
+    ASIDE,
+    CHECKED_BYTES,
+    check_files,
+    corrupt,
+    digest_of,
+    flush_file,
+    flush_folder,
+    give_up,
+    make_folder,
+    not_written,
+    remove_generations,
+    write_durably,
+)
+from indexer.generations.history import Guard, discard, forget
 from indexer.generations.manifest import MANIFEST_FILE, Manifest
-from indexer.memory import half_of_memory
 from indexer.recall import projection_recall
-from indexer.vector_index.building import build_index
-from indexer.vector_index.index import VectorIndex
-from indexer.vector_index.sizing import choose_shape
+from indexer.vector_index.effort import DEFAULT_RECALL
 
 IntArray = npt.NDArray[np.int64]
 
-Note = Callable[[str], None]
-
-_ASIDE = ".building-"
 _SPOOL = "spool"
 
 _SPOOLED_BYTES = 1 << 30
 """Vectors of more bytes wait in a file until they are sorted."""
 
-_CHECKED_BYTES = 256 << 20
-"""Files of at most so many bytes are read whole whenever a generation is opened."""
+_UNREADABLE = (EOFError, LookupError, RuntimeError, TypeError, ValueError)
+"""What FAISS, NumPy and JSON raise for a file that is not what it should be."""
 
 
-def is_current(engine: Engine, folder: Path, space: SpaceRecord) -> bool:
-    """Whether the space's published generation, undamaged, holds exactly the catalog's vectors."""
+def is_current(engine: Engine, folder: Path, space: SpaceRecord, backend: Backend = FAISS) -> bool:
+    """Whether the space's published generation, undamaged, holds exactly the catalog's vectors.
+
+    One that another backend holds does not count.
+    """
     if space.current_generation_id is None:
         return False
     with snapshot(engine) as connection:
@@ -67,15 +110,25 @@ def is_current(engine: Engine, folder: Path, space: SpaceRecord) -> bool:
         extent = current_extent(connection, space.id)
         unchanged = last_change(connection) == manifest.last_change
     same = unchanged or extent == (manifest.rows, manifest.last_id)
-    return same and _is_intact(folder, manifest)
+    return same and _is_intact(folder, manifest, backend)
 
 
-def _is_intact(folder: Path, manifest: Manifest) -> bool:
+def _is_intact(
+    folder: Path, manifest: Manifest, backend: Backend, at_most: int | None = None
+) -> bool:
     try:
-        check_files(folder, manifest)
-    except StorageError:
+        check_generation(folder, manifest, backend, at_most=at_most)
+    except StorageError as error:
+        raise_if_away(error)
         return False
     return True
+
+
+def _is_damaged(
+    folder: Path, manifest: Manifest, backend: Backend, at_most: int | None = None
+) -> bool:
+    """Whether it is not what was published; nobody can tell of one of another backend."""
+    return manifest.backend == backend.name and not _is_intact(folder, manifest, backend, at_most)
 
 
 @dataclass(frozen=True)
@@ -95,37 +148,44 @@ def build_generation(
     collection_id: int | None,
     additions: Additions | None = None,
     *,
-    memory_bytes: int | None = None,
+    backend: Backend = FAISS,
     note: Note = lambda _: None,
+    guard: Guard = lambda _: None,
 ) -> Manifest:
     """Build the index of all current vectors of a space and publish it.
 
     Args:
-        engine: The catalog.
+        engine: The catalog; the caller is its only writer (``indexer.lock``).
         folder: Where generations lie, one folder each.
         space_id: A space whose projection is frozen and that has at least one vector.
         collection_id: A collection that is to be searched in this space from now on.
         additions: What else is published; parcels are retired in the same transaction.
-        memory_bytes: What the index may take; None for half of the machine's memory.
+        backend: Holds the vectors.
         note: Is told of each step.
+        guard: Is called inside the publishing transaction, as ``lock.Held.still_held``.
 
     Raises:
         StorageError: If it cannot be written, or does not read back as it was
-            (``write-failed``).
+            (``write-failed``), or the backend does not answer (``milvus-unreachable``).
     """
     additions = additions or Additions()
     with engine.connect() as connection:
         space = get_space(connection, space_id)
         generation_id = next_generation_id(connection)
+        records = generation_records(connection)
     if space.projection is None or space.digest is None:
         raise TypeError(f"space {space_id} has no projection yet")
-    aside = _new_aside(folder, generation_id)
-    try:
-        manifest = _fill(engine, aside, generation_id, space, additions, memory_bytes, note)
-        _rename(folder, aside, generation_id)
-    except OSError as error:
-        raise _not_written(error.filename or aside, error.strerror or str(error)) from error
+    fill = partial(_fill, engine, generation_id, space, collection_id, additions, backend, note)
+    unusable = [
+        record.number
+        for record in records
+        if record.space_id == space_id
+        and _is_damaged(folder, record.manifest, backend, CHECKED_BYTES)
+    ]
+    manifest = _written(folder, generation_id, fill)
     with engine.begin() as connection:
+        guard(connection)
+        before = answering(connection)
         publish_generation(
             connection,
             generation_id=generation_id,
@@ -134,19 +194,38 @@ def build_generation(
             manifest=manifest.to_dict(),
         )
         delete_parcels(connection, additions.retired)
-        held = [one.get("last_change", 0) for one in current_manifests(connection)]
-        prune_changes(connection, min(held, default=0))
+        pruned = forget(connection, before=before, unusable=unusable)
+    remove_generations(folder, pruned)
+    backend.tidy(engine, folder)
+    return manifest
+
+
+def _written(folder: Path, generation_id: int, fill: Callable[[Path], Manifest]) -> Manifest:
+    """All files of a generation in their place and on the disk, or none of them."""
+    aside, final = folder / f"{ASIDE}{generation_id}", folder / str(generation_id)
+    try:
+        _make_room(folder, aside, final)
+        manifest = fill(aside)
+        _move(aside, final)
+    except (Exception, KeyboardInterrupt) as error:
+        for unpublished in (aside, final):
+            give_up(unpublished)
+        if isinstance(error, OSError):
+            why = error.strerror or str(error)
+            raise not_written(error.filename or aside, why) from error
+        raise
     return manifest
 
 
 def _fill(
     engine: Engine,
-    aside: Path,
     generation_id: int,
     space: SpaceRecord,
+    collection_id: int | None,
     additions: Additions,
-    memory_bytes: int | None,
+    backend: Backend,
     note: Note,
+    aside: Path,
 ) -> Manifest:
     """Write all files of a generation into a folder of its own, and flush them to the disk."""
     if space.projection is None or space.digest is None:
@@ -154,10 +233,11 @@ def _fill(
     note("reading vectors")
     with snapshot(engine) as connection:
         until = last_change(connection)
+        collections = collections_of_space(connection, space.id, collection_id)
         ids, vectors = _vectors(connection, space.id, additions.retired, aside)
         _, embeddings = kept_embeddings(connection, space.id)
-    shape = choose_shape(len(ids), vectors.shape[1], memory_bytes or half_of_memory())
-    index, order, tuning = build_index(aside, vectors, shape, note=note)
+    index, order, queries = backend.build(aside, generation_id, vectors, note)
+    effort = index.efforts[DEFAULT_RECALL]
     (aside / _SPOOL).unlink(missing_ok=True)
     note("reading columns")
     with snapshot(engine) as connection:
@@ -179,33 +259,36 @@ def _fill(
         dimensions=index.dimensions,
         index_kind=index.kind,
         nlist=index.nlist,
-        nprobe=tuning.nprobe,
-        recall_at_10=tuning.recall_at_10,
-        recall_queries=tuning.queries,
-        efforts={str(recall): one.to_dict() for recall, one in tuning.efforts.items()},
+        nprobe=effort.nprobe,
+        recall_at_10=effort.recall_at_10,
+        recall_queries=queries,
+        efforts={str(recall): one.to_dict() for recall, one in index.efforts.items()},
         imbalance=index.imbalance,
         projection_recall_at_10=kept_neighbors,
         projection_rows=len(embeddings),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         precision_agreement=additions.agreement or _former_agreement(engine, space),
-        versions={name: importlib.metadata.version(name) for name in ("parcelle", "faiss-cpu")},
+        versions={name: importlib.metadata.version(name) for name in ("parcelle", backend.library)},
         files={path.name: _flushed(path) for path in sorted(aside.iterdir())},
+        collections=collections,
+        backend=backend.name,
     )
-    _write_durably(
-        aside / MANIFEST_FILE, (json.dumps(manifest.to_dict(), indent=2) + "\n").encode()
-    )
-    _check_written(aside, manifest)
+    content = json.dumps(manifest.to_dict(), indent=2) + "\n"
+    write_durably(aside / MANIFEST_FILE, content.encode())
+    _check_written(aside, manifest, backend)
     return manifest
 
 
-def _check_written(aside: Path, manifest: Manifest) -> None:
+def _check_written(aside: Path, manifest: Manifest, backend: Backend) -> None:
     """Look before anybody trusts it: a full disk can leave a short file without any error."""
     try:
-        rows = {VectorIndex(aside).rows, Columns.open(aside).rows}
-    except (StorageError, RuntimeError, ValueError) as error:
-        raise _not_written(aside, "what was written does not read back as it was") from error
+        rows = {backend.open(aside).rows, Columns.open(aside).rows}
+    except (*_UNREADABLE, StorageError) as error:
+        if isinstance(error, StorageError):
+            raise_if_away(error)
+        raise not_written(aside, "what was written does not read back as it was") from error
     if rows != {manifest.rows}:
-        raise _not_written(aside, "what was written reads back differently")
+        raise not_written(aside, "what was written reads back differently")
 
 
 def _vectors(
@@ -217,20 +300,21 @@ def _vectors(
     ids = np.empty(count, np.int64)
     vectors: Any = None
     n = 0
-    for some, block in vector_blocks(connection, space_id):
-        if vectors is None:
-            size = (count, block.shape[1])
-            if count * block.shape[1] * 4 <= _SPOOLED_BYTES:
-                vectors = np.empty(size, np.float32)
-            else:
-                path = aside / _SPOOL
-                _reserve(path, count * block.shape[1] * 2)
-                vectors = np.memmap(path, np.float16, "r+", shape=size)
-        if gone is not None:
-            stays = ~np.isin(some, gone)
-            some, block = some[stays], block[stays]
-        ids[n : n + len(some)], vectors[n : n + len(some)] = some, block
-        n += len(some)
+    with closing(vector_blocks(connection, space_id)) as blocks:
+        for some, block in blocks:
+            if vectors is None:
+                size = (count, block.shape[1])
+                if count * block.shape[1] * 4 <= _SPOOLED_BYTES:
+                    vectors = np.empty(size, np.float32)
+                else:
+                    path = aside / _SPOOL
+                    _reserve(path, count * block.shape[1] * 2)
+                    vectors = np.memmap(path, np.float16, "r+", shape=size)
+            if gone is not None:
+                stays = ~np.isin(some, gone)
+                some, block = some[stays], block[stays]
+            ids[n : n + len(some)], vectors[n : n + len(some)] = some, block
+            n += len(some)
     if n == 0:
         raise TypeError(f"space {space_id} has no vector to be published")
     return ids[:n], vectors[:n]
@@ -254,26 +338,34 @@ def rebuild(
     engine: Engine,
     folder: Path,
     *,
-    memory_bytes: int | None = None,
+    backend: Backend = FAISS,
     note: Note = lambda _: None,
+    guard: Guard = lambda _: None,
 ) -> list[Manifest]:
     """Build and publish the index of every space that is searched, from the catalog alone.
 
+    Those that were damaged are not kept.
+
     Args:
-        engine: The catalog.
+        engine: The catalog; the caller is its only writer.
         folder: Where generations lie.
-        memory_bytes: What each index may take; None for half of the machine's memory.
+        backend: Holds the vectors from now on, whichever did.
         note: Is told of each step.
+        guard: As ``build_generation`` takes it.
     """
     with engine.connect() as connection:
         spaces = searched_spaces(connection)
-    return [
-        build_generation(engine, folder, space_id, None, memory_bytes=memory_bytes, note=note)
-        for space_id in spaces
-    ]
+        records = generation_records(connection)
+    damaged = [one.number for one in records if _is_damaged(folder, one.manifest, backend)]
+    build = partial(build_generation, backend=backend, note=note, guard=guard)
+    published = [build(engine, folder, space_id, None) for space_id in spaces]
+    discard(engine, folder, damaged, backend=backend, guard=guard)
+    return published
 
 
-def open_generation(folder: Path, manifest: Manifest) -> tuple[VectorIndex, Columns]:
+def open_generation(
+    folder: Path, manifest: Manifest, backend: Backend = FAISS
+) -> tuple[SearchableIndex, Columns]:
     """Map a published index and its columns, refusing them if they are not what was published.
 
     Files of up to 256 MiB are read and compared with their digests; of larger ones the size is
@@ -281,115 +373,36 @@ def open_generation(folder: Path, manifest: Manifest) -> tuple[VectorIndex, Colu
 
     Raises:
         StorageError: If a file is missing or damaged, or of an earlier version
-            (``generation-corrupt``).
+            (``generation-corrupt``), another backend holds the vectors (``backend-differs``), or
+            it does not answer (``milvus-unreachable``).
     """
-    check_files(folder, manifest, at_most=_CHECKED_BYTES)
+    require_own(backend, manifest)
+    check_files(folder, manifest, at_most=CHECKED_BYTES)
     place = folder / str(manifest.generation)
     try:
-        return VectorIndex(place), Columns.open(place)
-    except (OSError, RuntimeError, ValueError) as error:
-        # FAISS and NumPy have no error of their own for a file that is not what it should be.
+        return backend.open(place), Columns.open(place)
+    except (*_UNREADABLE, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else None
-        raise _corrupt(place, manifest, f"cannot be read ({why or error})") from error
+        raise corrupt(place, manifest, f"cannot be read ({why or error})") from error
 
 
-def check_files(folder: Path, manifest: Manifest, *, at_most: int | None = None) -> None:
-    """Compare the files of a generation with what was published.
-
-    Args:
-        folder: Where generations lie.
-        manifest: Of the generation.
-        at_most: Compare only sizes of files of more bytes; None compares all digests.
-
-    Raises:
-        StorageError: If they differ (``generation-corrupt``).
-    """
-    place = folder / str(manifest.generation)
-    if not manifest.files:
-        raise _corrupt(place, manifest, "was written by an earlier version of Parcelle")
-    for name, known in manifest.files.items():
-        path = place / name
-        try:
-            size = path.stat().st_size
-            if size != known["bytes"]:
-                raise _corrupt(
-                    path, manifest, f"has {size} bytes, but {known['bytes']} were published"
-                )
-            if (at_most is None or size <= at_most) and (digest := _digest(path)) != known[
-                "sha256"
-            ]:
-                raise _corrupt(
-                    path,
-                    manifest,
-                    f"is damaged: SHA-256 is {digest[:12]}…, {known['sha256'][:12]}… was published",
-                )
-        except OSError as error:
-            raise _corrupt(path, manifest, f"cannot be read ({error.strerror or error})") from error
-
-
-def _corrupt(path: Path, manifest: Manifest, what: str) -> StorageError:
-    return StorageError(
-        f"{path}: of generation {manifest.generation}, it {what}. Rebuild it from the database "
-        "with: parcelle generations rebuild",
-        kind="generation-corrupt",
-    )
-
-
-def _not_written(path: object, why: str) -> StorageError:
-    return StorageError(
-        f"{path}: cannot be written ({why}). Nothing was published; the former generation goes on.",
-        kind="write-failed",
-    )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _new_aside(folder: Path, generation_id: int) -> Path:
-    """An empty folder to build in.
-
-    Raises:
-        StorageError: If it cannot be made (``write-failed``).
-    """
-    final, aside = folder / str(generation_id), folder / f"{_ASIDE}{generation_id}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for stale in folder.glob(f"{_ASIDE}*"):
+def _make_room(folder: Path, aside: Path, final: Path) -> None:
+    """An empty folder to build in, and nothing in the place where it will go."""
+    make_folder(folder)
+    for stale in (aside, final):
+        # Of a build that died: nobody points at it.
+        if stale.exists():
             shutil.rmtree(stale)
-        if final.exists():
-            # Renamed, but its transaction never came: nobody points at it.
-            shutil.rmtree(final)
-        aside.mkdir()
-    except OSError as error:
-        raise _not_written(error.filename or aside, error.strerror or str(error)) from error
-    return aside
+    aside.mkdir()
 
 
-def _rename(folder: Path, aside: Path, generation_id: int) -> None:
-    _flush_folder(aside)
-    aside.rename(folder / str(generation_id))
-    _flush_folder(folder)
+def _move(aside: Path, final: Path) -> None:
+    flush_folder(aside)
+    aside.rename(final)
+    flush_folder(final.parent)
 
 
 def _flushed(path: Path) -> dict[str, Any]:
     """Size and digest of a file, which is on the disk then."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush_file(path)
+    return {"bytes": path.stat().st_size, "sha256": digest_of(path)}

@@ -207,11 +207,11 @@ class _Translation:
         geometry = shape.geometry
         shapely.prepare(geometry)
         found: list[int] = []
-        rows = self._connection.execute(statement.execution_options(yield_per=_MANY))
-        for some in rows.partitions():
-            outlines = shapely.from_wkb(np.array([row.geometry for row in some], dtype=object))
-            meets = shapely.intersects(geometry, outlines)
-            found += [row.id for row, hit in zip(some, meets, strict=True) if hit]
+        with self._connection.execute(statement.execution_options(yield_per=_MANY)) as rows:
+            for some in rows.partitions():
+                outlines = shapely.from_wkb(np.array([row.geometry for row in some], dtype=object))
+                meets = shapely.intersects(geometry, outlines)
+                found += [row.id for row, hit in zip(some, meets, strict=True) if hit]
         return found
 
     def _is_one_of(self, ids: list[int]) -> Condition:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, select
 
+from indexer.catalog.lists import evened
 from indexer.catalog.tables import Parcel
 
 IntArray = npt.NDArray[np.int64]
@@ -25,7 +26,7 @@ def read_outlines(connection: Connection, parcels: IntArray) -> list[bytes | Non
     wanted = parcels.tolist()
     for start in range(0, len(wanted), _MAX_IDS):
         some = select(Parcel.id, Parcel.geometry).where(
-            Parcel.id.in_(wanted[start : start + _MAX_IDS])
+            Parcel.id.in_(evened(wanted[start : start + _MAX_IDS]))
         )
         found.update((row[0], row[1]) for row in connection.execute(some))
     return [found.get(parcel) for parcel in wanted]

@@ -95,7 +95,7 @@ def test_while_somebody_writes_it_waits_without_complaint(
 ) -> None:
     plant(index, landscape(2), publish=False)
     with caplog.at_level(logging.DEBUG, "api.maintenance"), service(index, 0.05) as client:
-        with only_writer(index.data_dir):
+        with only_writer(index, doing="reindex"):
             until(lambda: "Somebody else writes" in caplog.text)
             assert generation_of(client) == 1
         until(lambda: generation_of(client) == 2)
@@ -181,3 +181,59 @@ def test_halfway_to_the_bound_recall_is_measured_once(
         assert looking._wanted() is None
         monkeypatch.setattr("indexer.generations.compaction.FEWEST_CHANGES", 5)
         assert looking._wanted() == ["--if-due"]
+
+
+# What was left, and what is damaged ----------------------------------------------------------
+
+
+def leave_half_a_generation(index: Settings) -> Path:
+    left = index.generations_dir / ".building-2"
+    left.mkdir()
+    (left / "vectors.npy").write_bytes(b"half of it")
+    return left
+
+
+def test_the_start_of_a_service_clears_away_what_a_killed_process_left(index: Settings) -> None:
+    left = leave_half_a_generation(index)
+    with service(index, 0) as client:
+        assert not left.exists()
+        assert generation_of(client) == 1
+
+
+def test_while_somebody_writes_a_service_clears_nothing_away(index: Settings) -> None:
+    left = leave_half_a_generation(index)
+    with only_writer(index, doing="reindex"), service(index, 0) as client:
+        assert left.exists()
+        assert generation_of(client) == 1
+
+
+def test_a_flipped_bit_that_opening_did_not_see_is_found_and_the_index_built_anew(
+    index: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if all files were large: opening compares their sizes.
+    monkeypatch.setattr("indexer.generations.store.CHECKED_BYTES", 0)
+    monkeypatch.setattr("indexer.generations.damage.CHECKED_BYTES", 0)
+    vectors = index.generations_dir / "1" / "vectors.npy"
+    content = bytearray(vectors.read_bytes())
+    content[-1] ^= 1
+    vectors.write_bytes(content)
+    with service(index, 0.05) as client:
+        until(lambda: generation_of(client) == 2)
+        until(lambda: "The index is damaged, and built anew" in caplog.text)
+    assert str(vectors) in caplog.text
+    assert {path.name for path in index.generations_dir.iterdir()} == {"2"}
+
+
+def test_files_that_opening_only_compares_in_size_are_read_once(
+    index: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ApiSettings(data_dir=index.data_dir, database_url="")
+    with ParcelSearcher.open(settings) as searcher:
+        looking = maintenance._Keeper(settings, lambda: searcher.engine)
+        assert looking._wanted() is None
+        monkeypatch.setattr("indexer.generations.damage.CHECKED_BYTES", 0)
+        assert looking._wanted() == ["--if-due", "--read"]
+        assert looking._wanted() is None
+        # It could not be mended, as when somebody else was writing.
+        looking._tell_damage("[generation-corrupt] vectors.npy is damaged", done=False)
+        assert looking._wanted() == ["--if-due", "--read"]

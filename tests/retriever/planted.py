@@ -30,6 +30,7 @@ from indexer.catalog.writing import (
 )
 from indexer.embedding_space import Recipe, space_digest
 from indexer.encoders.weights import Weights
+from indexer.generations.backends import backend_of
 from indexer.generations.store import build_generation
 from indexer.normalization import Normalization
 from indexer.observation_state import ObservationState
@@ -148,7 +149,13 @@ def plant(
                 _save(connection, collections[collection], space_id, scene, seen)
         if publish:
             for collection_id in collections.values():
-                build_generation(engine, settings.generations_dir, space_id, collection_id)
+                build_generation(
+                    engine,
+                    settings.generations_dir,
+                    space_id,
+                    collection_id,
+                    backend=backend_of(settings),
+                )
     finally:
         engine.dispose()
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from indexer.embedding_space import UNTRAINED_NOTE
 from indexer.errors import GenerationMismatchError, InvalidInputError, NotFoundError
+from indexer.parcels.troubles import MAX_ID_BYTES
 from indexer.settings import Settings
 from retriever import statements
 from retriever.documents import MOST_NAMED, ParcelRetriever
@@ -316,10 +317,8 @@ def test_stored_text_of_strangers_is_quoted_cleaned_and_bounded(tmp_path: Path) 
     def hostile(parcel_id: str, score: float) -> Seen:
         return Seen(parcel_id, at_cosine(score), crop_code=INJECTION, crop_name=INJECTION)
 
-    plant(
-        chosen,
-        [Seen("a", at_cosine(1)), hostile(f"{INJECTION}1", 0.9), hostile(f"{INJECTION}2", 0.8)],
-    )
+    names = [f"{INJECTION[: MAX_ID_BYTES - 100]}{number}" for number in (1, 2)]
+    plant(chosen, [Seen("a", at_cosine(1)), hostile(names[0], 0.9), hostile(names[1], 0.8)])
     with searching(chosen) as searcher:
         documents = ParcelRetriever(searcher=searcher).invoke("a")
     assert len(set(ids(documents))) == 2

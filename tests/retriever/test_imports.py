@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -6,12 +7,11 @@ from tests.retriever.planted import Seen, at_cosine, plant, settings_in
 
 QUESTIONS = """
 import sys
-from pathlib import Path
 from indexer.settings import Settings
 from retriever.queries import Interval, ParcelFilter
 from retriever.search import ParcelSearcher
 
-searcher = ParcelSearcher.open(Settings(data_dir=Path(sys.argv[1]), database_url=""))
+searcher = ParcelSearcher.open(Settings())
 matches = searcher.similar_by_id("a", where=ParcelFilter(interval=Interval.parse("2023")))
 assert [match.parcel_id for match in matches.matches] == ["b"], matches
 assert searcher.similar_by_vector([1.0] + 511 * [0.0], k=1).matches[0].parcel_id == "a"
@@ -39,7 +39,8 @@ def test_questions_load_no_torch_and_only_the_tools_load_langchain(tmp_path: Pat
     chosen = settings_in(tmp_path)
     plant(chosen, [Seen("a", at_cosine(1)), Seen("b", at_cosine(0.5))])
     answered = subprocess.run(
-        [sys.executable, "-W", "error", "-c", QUESTIONS, str(tmp_path)],
+        [sys.executable, "-W", "error", "-c", QUESTIONS],
+        env=os.environ | {"PARCELLE_DATA_DIR": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,

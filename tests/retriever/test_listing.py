@@ -17,6 +17,7 @@ from retriever.listing import ParcelList
 from retriever.queries import Bbox, Interval, ParcelFilter
 from retriever.search import ParcelSearcher
 from tests.retriever.planted import Seen, at_cosine, plant, searching, settings_in
+from tests.schemas import matter_of_sqlite
 
 
 def parcel(parcel_id: str, **others: object) -> Seen:
@@ -418,6 +419,7 @@ def test_beyond_the_most_that_are_counted_the_count_is_not_exact(
         )
 
 
+@matter_of_sqlite("the steps of its machine")
 def test_the_last_page_costs_what_the_first_does(tmp_path: Path) -> None:
     """In steps of SQLite's machine, which are the same however busy ours is."""
     chosen = settings_in(tmp_path)

@@ -7,12 +7,10 @@ on vectors that are the mean reflectance of each parcel, which the drawn crops d
 """
 
 import json
-import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +20,10 @@ import numpy.typing as npt
 import pytest
 import rasterio
 import shapely
+from sqlalchemy import text
 
+from indexer.catalog.database import opened_catalog
+from indexer.catalog.tables import UtcDateTime
 from indexer.landscape import Landscape, draw_landscape
 from indexer.reindex import ReindexOptions, reindex
 from indexer.settings import Settings
@@ -172,20 +173,20 @@ def rows(
         LEFT JOIN embeddings e ON e.observation_id = o.id
         ORDER BY p.parcel_id, o.acquired_at
     """
-    (database,) = index.data_dir.glob("*.db")
-    with closing(sqlite3.connect(database)) as connection:
-        found = connection.execute(statement).fetchall()
+    columns = text(statement).columns(acquired_at=UtcDateTime)
+    with opened_catalog(index) as engine, engine.connect() as connection:
+        found = connection.execute(columns).all()
     return [
         Row(
             parcel_id=parcel_id,
             crop=crop,
-            moment=(moment := datetime.fromisoformat(acquired_at).replace(tzinfo=UTC)),
+            moment=moment,
             reliable=bool(reliable),
             vector=None if vector is None else np.frombuffer(vector, "<f4").astype(np.float64),
             place=(longitude, latitude),
             median=scenes[moment.date()].median_ndvi(outlines[parcel_id]),
         )
-        for parcel_id, crop, acquired_at, reliable, vector, longitude, latitude in found
+        for parcel_id, crop, moment, reliable, vector, longitude, latitude in found
     ]
 
 

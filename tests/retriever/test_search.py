@@ -1,15 +1,16 @@
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping, text
 
+from indexer.catalog.database import opened_catalog
+from indexer.catalog.tables import UtcDateTime
 from indexer.embedding_space import UNTRAINED_NOTE
 from indexer.errors import (
     GenerationMismatchError,
@@ -38,6 +39,7 @@ from tests.retriever.planted import (
 
 CROPS = (("BTH", "winter wheat"), ("MIS", "Maize"), ("EPE", "Épeautre"), (None, None))
 MAY = Interval.parse("2023-05")
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 DAYS = ("2023-04-24", "2023-05-29", "2023-08-12", None)
 
 
@@ -358,18 +360,19 @@ filters = st.builds(
 )
 
 
-def stored_rows(chosen: Settings) -> list[sqlite3.Row]:
-    with closing(sqlite3.connect(chosen.data_dir / "parcelle.db")) as database:
-        database.row_factory = sqlite3.Row
-        return database.execute(
-            "select e.vector, o.acquired_at, o.reliable, o.id as observation, p.parcel_id, "
-            "p.crop_code, p.crop_name, p.west, p.south, p.east, p.north, c.name as collection "
-            "from embeddings e join observations o on o.id = e.observation_id "
-            "join parcels p on p.id = o.parcel_id join collections c on c.id = p.collection_id"
-        ).fetchall()
+def stored_rows(chosen: Settings) -> list[RowMapping]:
+    statement = text(
+        "select e.vector, o.acquired_at, o.reliable, o.id as observation, p.parcel_id, "
+        "p.crop_code, p.crop_name, p.west, p.south, p.east, p.north, c.name as collection "
+        "from embeddings e join observations o on o.id = e.observation_id "
+        "join parcels p on p.id = o.parcel_id join collections c on c.id = p.collection_id"
+    )
+    with opened_catalog(chosen) as engine, engine.connect() as connection:
+        found = connection.execute(statement.columns(acquired_at=UtcDateTime))
+        return list(found.mappings())
 
 
-def lets_through(chosen: ParcelFilter, row: sqlite3.Row) -> bool:
+def lets_through(chosen: ParcelFilter, row: RowMapping) -> bool:
     """The filter, written once more in plain Python."""
     if chosen.collections and row["collection"] not in chosen.collections:
         return False
@@ -379,7 +382,7 @@ def lets_through(chosen: ParcelFilter, row: sqlite3.Row) -> bool:
     if chosen.interval is not None:
         if row["acquired_at"] is None:
             return False
-        day = row["acquired_at"][:10]
+        day = row["acquired_at"].date().isoformat()
         first, last = {
             "2023": ("2023-01-01", "2023-12-31"),
             "2023-04": ("2023-04-01", "2023-04-30"),
@@ -402,13 +405,13 @@ def lets_through(chosen: ParcelFilter, row: sqlite3.Row) -> bool:
 
 
 def ranking(
-    rows: list[sqlite3.Row], asked: str, where: ParcelFilter, observations: bool
+    rows: list[RowMapping], asked: str, where: ParcelFilter, observations: bool
 ) -> dict[str, list[float]]:
     """Scores of every parcel that may answer, best first, by looking at all vectors."""
     own = [row for row in rows if row["parcel_id"] == asked]
     latest = max(
         own,
-        key=lambda row: (row["reliable"], row["acquired_at"] or "", row["observation"]),
+        key=lambda row: (row["reliable"], row["acquired_at"] or LONG_AGO, row["observation"]),
     )
     query = np.frombuffer(latest["vector"], "<f4").astype(np.float64)
     found: dict[str, list[float]] = {}

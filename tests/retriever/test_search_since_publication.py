@@ -296,7 +296,9 @@ def asked_elsewhere(settings: Settings) -> tuple[int, dict[str, float]]:
 
 
 def test_an_open_searcher_of_another_process_finds_it_as_well(tmp_path: Path) -> None:
-    settings = settings_in(tmp_path)
+    chosen = settings_in(tmp_path)
+    # Another process knows no more than what it is handed.
+    settings = chosen.model_copy(update={"database_url": chosen.resolved_database_url})
     plant(settings, [A, B, C])
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as elsewhere:

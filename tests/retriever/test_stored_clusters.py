@@ -20,6 +20,7 @@ from retriever.search import ParcelSearcher
 from tests.retriever.planted import UNTRAINED, Seen, at_cosine, plant, searching, settings_in
 from tests.retriever.stored import CHOSEN, SCORE, leave_unassigned, store_clusters
 from tests.retriever.tools.asking import answer, artifact, tool_of
+from tests.schemas import matter_of_sqlite
 
 WHEAT: dict[str, Any] = {"crop_code": "BTH", "crop_name": "winter wheat"}
 NAMES = {1: "cereals", 2: "cereals", 3: "Bäume"}
@@ -391,6 +392,7 @@ def in_a_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParcelSearch
         "cluster:score > 0.5",
     ],
 )
+@matter_of_sqlite("how it plans a statement")
 def test_a_filter_by_cluster_reads_no_table_of_observations_as_a_whole(
     in_a_file: ParcelSearcher, written: str
 ) -> None:

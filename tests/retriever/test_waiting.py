@@ -12,6 +12,9 @@ from retriever.search import ParcelSearcher
 from retriever.statements import snapshot
 from retriever.waiting import WouldWait, without_waiting
 from tests.retriever.planted import Seen, at_cosine, plant, searching, settings_in
+from tests.schemas import matter_of_sqlite
+
+NOT_ACROSS_A_NETWORK = matter_of_sqlite("a server is always waited for")
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def waits(question: Callable[[], object]) -> bool:
     return False
 
 
+@NOT_ACROSS_A_NETWORK
 def test_an_index_is_loaded_where_one_may_wait(searcher: ParcelSearcher) -> None:
     assert waits(lambda: searcher.similar_by_id("a"))
     searcher.similar_by_id("a")
@@ -67,6 +71,7 @@ def test_what_may_read_much_of_the_catalog_waits(
     assert waits(lambda: question(searcher))
 
 
+@NOT_ACROSS_A_NETWORK
 def test_many_examples_wait(index: Settings, searcher: ParcelSearcher) -> None:
     several = [f"e{n}" for n in range(6)]
     plant(index, [Seen(name, at_cosine(0.9, axis=2 + n)) for n, name in enumerate(several)])
@@ -75,6 +80,7 @@ def test_many_examples_wait(index: Settings, searcher: ParcelSearcher) -> None:
     assert not waits(lambda: searcher.similar_by_examples(several[:3], several[3:5]))
 
 
+@NOT_ACROSS_A_NETWORK
 def test_a_search_that_parcels_of_many_dates_widen_does_not_wait(tmp_path: Path) -> None:
     chosen = settings_in(tmp_path)
     # So many of the nearest are one parcel that more has to be asked for.
@@ -85,6 +91,7 @@ def test_a_search_that_parcels_of_many_dates_widen_does_not_wait(tmp_path: Path)
         assert not waits(lambda: searcher.similar_by_id("a", k=2))
 
 
+@NOT_ACROSS_A_NETWORK
 def test_what_was_committed_meanwhile_is_read_where_one_may_wait(
     index: Settings, searcher: ParcelSearcher
 ) -> None:
@@ -95,6 +102,7 @@ def test_what_was_committed_meanwhile_is_read_where_one_may_wait(
     assert not waits(lambda: searcher.similar_by_id("a"))
 
 
+@NOT_ACROSS_A_NETWORK
 def test_a_question_without_a_free_connection_waits(searcher: ParcelSearcher) -> None:
     searcher.similar_by_id("a")
     taken = [snapshot(searcher.engine) for _ in range(5)]

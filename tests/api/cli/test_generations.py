@@ -93,7 +93,7 @@ def test_compact_counts_a_fall_of_recall_as_due_where_it_is_to_verify(
 
 
 def test_compact_waits_for_nobody(parcelle: Parcelle, index: Settings) -> None:
-    with only_writer(index.data_dir):
+    with only_writer(index, doing="reindex"):
         ran = parcelle("generations", "compact")
     assert ran.exit_code == 1
     assert "[reindex-running]" in ran.stderr
@@ -168,3 +168,126 @@ def test_the_list_and_the_service_read_one_moment(index: Settings) -> None:
     assert json.dumps([one.to_dict() for one in before]) == json.dumps(
         [one.to_dict() for one in after]
     )
+
+
+# Earlier generations -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def twice(parcelle: Parcelle, index: Settings) -> Settings:
+    """The index, compacted: generation 2 holds what was added; one more parcel came since."""
+    assert parcelle("generations", "compact").exit_code == 0
+    plant(index, [Seen("later", at_cosine(0.2))], publish=False)
+    return index
+
+
+def similar(parcelle: Parcelle) -> list[tuple[str, float]]:
+    ran = parcelle("similar", "p0", "--format", "json")
+    assert ran.exit_code == 0, ran.stderr
+    return [(one["id"], one["score"]) for one in ran.json["matches"]]
+
+
+@pytest.mark.usefixtures("twice")
+def test_rollback_undoes_the_latest_publication_and_no_answer_changes(parcelle: Parcelle) -> None:
+    before = similar(parcelle)
+    assert {name for name, _ in before} == {"p1", "p2", "p3", "p4", "new", "later"}
+    ran = parcelle("generations", "rollback", "--json")
+    assert ran.exit_code == 0, ran.stderr
+    assert (ran.json["generation"], ran.json["former"], ran.json["moved"]) == (1, [2], [])
+    # p1 was written anew, new and later came.
+    assert ran.json["since_publication"] == {"rows": 3, "removed": 1, "due": False}
+    after = similar(parcelle)
+    assert [name for name, _ in after] == [name for name, _ in before]
+    assert [score for _, score in after] == pytest.approx([score for _, score in before], abs=1e-3)
+    assert parcelle("generations", "verify").exit_code == 0
+    told = parcelle("generations", "rollback", 2)
+    assert told.stdout == "Generation 2 answers with 6 vectors, 1 added and 0 removed since.\n"
+
+
+@pytest.mark.usefixtures("twice")
+def test_rollback_says_which_generation_it_cannot_go_back_to(parcelle: Parcelle) -> None:
+    for number, code, said in ((7, 1, "[generation-not-found]"), (2, 2, "answers already")):
+        ran = parcelle("generations", "rollback", number)
+        assert ran.exit_code == code
+        assert said in ran.stderr
+    parcelle("generations", "rollback")
+    ran = parcelle("generations", "rollback")
+    assert ran.exit_code == 1
+    assert "No generation before 1 is kept" in ran.stderr
+
+
+def test_rollback_refuses_a_damaged_generation(parcelle: Parcelle, twice: Settings) -> None:
+    (twice.generations_dir / "1" / "vectors.npy").write_bytes(b"")
+    ran = parcelle("generations", "rollback")
+    assert ran.exit_code == 1
+    assert "1/vectors.npy" in ran.stderr
+    assert parcelle("generations", "list", "--json").json["generations"][0]["current"]
+
+
+def test_prune_forgets_what_was_before(parcelle: Parcelle, twice: Settings) -> None:
+    tried = parcelle("generations", "prune", "--keep", "1", "--dry-run", "--json")
+    assert [one["generation"] for one in tried.json["pruned"]] == [1]
+    assert tried.json["dry_run"]
+    assert (twice.generations_dir / "1").is_dir()
+    assert "Generation 1 is gone" in parcelle("generations", "prune", "--keep", "1").stdout
+    assert not (twice.generations_dir / "1").exists()
+    assert parcelle("generations", "prune").stdout == "Nothing is to be pruned.\n"
+    assert parcelle("generations", "prune", "--keep", "0").exit_code == 2
+
+
+def test_verify_reads_what_is_kept_too(parcelle: Parcelle, twice: Settings) -> None:
+    ran = parcelle("generations", "verify", "--json")
+    assert ran.exit_code == 0, ran.stderr
+    newest, before = ran.json["generations"]
+    assert (newest["generation"], newest["current"], newest["recall_now"]) == (2, True, 1)
+    assert (before["generation"], before["current"], before["recall_now"]) == (1, False, None)
+    # With what was committed since, both answer with the same.
+    assert newest["ids"] == before["ids"] == {"stored": 7, "missing": 0, "strange": 0}
+    (twice.generations_dir / "1" / "columns.json").write_text("{}")
+    ran = parcelle("generations", "verify")
+    assert ran.exit_code == 1
+    assert "1/columns.json" in ran.stdout
+
+
+def test_verify_tells_of_rows_that_the_log_does_not_know(
+    parcelle: Parcelle, twice: Settings
+) -> None:
+    with opened_catalog(twice) as engine, engine.begin() as connection:
+        # As if somebody had changed the database by hand: the index still holds a row of p2.
+        connection.exec_driver_sql(
+            "DELETE FROM embeddings WHERE observation_id IN (SELECT o.id FROM observations o "
+            "JOIN parcels p ON p.id = o.parcel_id WHERE p.parcel_id = 'p2')"
+        )
+    for command in (("generations", "verify"), ("check",)):
+        ran = parcelle(*command)
+        assert ran.exit_code == 1
+        assert "1 are found that should not be" in ran.stdout
+
+
+def test_whoever_writes_clears_away_what_others_left(parcelle: Parcelle, twice: Settings) -> None:
+    for name in (".building-3", "3"):
+        (twice.generations_dir / name).mkdir()
+    checks = {one["name"]: one for one in parcelle("check", "--json").json["checks"]}
+    assert checks["leftovers"]["warning"]
+    assert ".building-3, 3" in checks["leftovers"]["detail"]
+    assert parcelle("generations", "prune").exit_code == 0
+    assert {path.name for path in twice.generations_dir.iterdir()} == {"1", "2"}
+
+
+def test_a_damaged_index_gives_way_to_the_one_before_until_it_is_built_anew(
+    parcelle: Parcelle, twice: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = similar(parcelle)
+    vectors = twice.generations_dir / "2" / "vectors.npy"
+    content = bytearray(vectors.read_bytes())
+    content[-1] ^= 1
+    vectors.write_bytes(content)
+    ran = parcelle("generations", "compact", "--if-due", "--read")
+    assert ran.exit_code == 0, ran.stderr
+    assert "[generation-corrupt]" in ran.stderr
+    assert str(vectors) in ran.stderr
+    assert "Generation 1 answers, with all that was committed since, until then." in ran.stderr
+    assert ran.stdout == "Generation 3 answers with 7 vectors.\n"
+    assert {path.name for path in twice.generations_dir.iterdir()} == {"1", "3"}
+    assert similar(parcelle) == before
+    assert parcelle("generations", "compact", "--if-due", "--read").stdout == "Nothing is due.\n"

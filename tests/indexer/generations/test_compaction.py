@@ -72,7 +72,7 @@ class Catalog:
             )
 
     def compact(self, *, only_if_due: bool = False) -> list[Manifest]:
-        return compact(self.engine, self.folder, None, only_if_due=only_if_due)
+        return compact(self.engine, self.folder, only_if_due=only_if_due)
 
     def measure(self) -> RecallNow:
         return recall_now(self.engine, self.folder, self.space_id, self.published)
@@ -206,7 +206,7 @@ def test_a_compaction_builds_what_was_committed_into_the_index(catalog: Catalog)
     catalog.save("p1", VECTORS[11])
     catalog.delete("p2")
     steps: list[str] = []
-    (built,) = compact(catalog.engine, catalog.folder, None, only_if_due=False, note=steps.append)
+    (built,) = compact(catalog.engine, catalog.folder, only_if_due=False, note=steps.append)
     assert (built.generation, built.rows) == (2, 10)
     assert catalog.standing(built) == Standing(0, 0)
     assert steps[0] == "reading vectors"
@@ -234,9 +234,7 @@ def test_without_a_change_there_is_nothing_to_compact(catalog: Catalog) -> None:
 
 
 def test_a_space_whose_recall_fell_is_built_whatever_changed(catalog: Catalog) -> None:
-    (built,) = compact(
-        catalog.engine, catalog.folder, None, only_if_due=True, fallen=[catalog.space_id]
-    )
+    (built,) = compact(catalog.engine, catalog.folder, only_if_due=True, fallen=[catalog.space_id])
     assert (built.generation, built.rows) == (2, 10)
 
 

@@ -25,12 +25,13 @@ from indexer.catalog.reading import (
 from indexer.catalog.writing import publish_generation
 from indexer.columns import Columns
 from indexer.errors import StorageError
-from indexer.generations import store
+from indexer.generations import history, store
+from indexer.generations.backends import FaissBackend
+from indexer.generations.files import check_files
 from indexer.generations.manifest import Manifest
 from indexer.generations.store import (
     Additions,
     build_generation,
-    check_files,
     is_current,
     open_generation,
     rebuild,
@@ -238,7 +239,7 @@ def test_a_large_index_has_lists_and_columns_in_their_order(
     assert (manifest.nlist, manifest.recall_queries) == (5, 200)
     assert manifest.imbalance >= 1
     assert_answers(folder, manifest, vectors)
-    small = build_generation(engine, folder, space_id, collection_id, memory_bytes=1)
+    small = build_generation(engine, folder, space_id, collection_id, backend=FaissBackend(1))
     assert "fp16" in manifest.index_kind
     assert "int8" in small.index_kind
     assert_answers(folder, small, vectors)
@@ -247,7 +248,7 @@ def test_a_large_index_has_lists_and_columns_in_their_order(
 # The change log ------------------------------------------------------------------------------
 
 
-def test_changes_are_forgotten_that_every_current_generation_holds(
+def test_changes_are_forgotten_that_every_kept_generation_holds(
     engine: Engine, folder: Path
 ) -> None:
     first, collection_id = save_parcels_with_vectors(engine, unit_vectors(3))
@@ -256,12 +257,16 @@ def test_changes_are_forgotten_that_every_current_generation_holds(
     two = build_generation(engine, folder, second, other)
     assert 0 < one.last_change < two.last_change
     with engine.connect() as connection:
-        assert changed_parcels(connection, 0, one.last_change).tolist() == []
+        # By the last one of them it is known that nothing later is missing.
+        assert changed_parcels(connection, 0, one.last_change).tolist() == [3]
         # The index of the first space has yet to be told of these.
         assert changed_parcels(connection, one.last_change, two.last_change).tolist() == [4, 5]
     build_generation(engine, folder, first, collection_id)
     with engine.connect() as connection:
-        # The last of all stays, so that the numbers go on.
+        # The one before is kept, and may answer again.
+        assert changed_parcels(connection, 0, two.last_change).tolist() == [3, 4, 5]
+    build_generation(engine, folder, first, collection_id)
+    with engine.connect() as connection:
         assert changed_parcels(connection, 0, two.last_change).tolist() == [5]
         assert last_change(connection) == two.last_change
 
@@ -441,7 +446,7 @@ def test_damage_to_any_file_is_noticed_when_it_is_opened(
 def test_of_larger_files_opening_compares_sizes_and_a_check_everything(
     with_lists: tuple[Path, Manifest], folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_CHECKED_BYTES", 0)
+    monkeypatch.setattr(store, "CHECKED_BYTES", 0)
     manifest = copied(with_lists, folder)
     open_generation(folder, manifest)
     flip_a_bit(folder / "1" / name)
@@ -456,7 +461,7 @@ def test_of_larger_files_opening_compares_sizes_and_a_check_everything(
 def test_a_large_file_that_is_no_longer_what_it_should_be_is_refused_all_the_same(
     with_lists: tuple[Path, Manifest], folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_CHECKED_BYTES", 0)
+    monkeypatch.setattr(store, "CHECKED_BYTES", 0)
     manifest = copied(with_lists, folder)
     path = folder / "1" / name
     content = path.read_bytes()
@@ -518,7 +523,6 @@ FLUSHED = 10
     ("owner", "name", "call"),
     [
         (Path, "mkdir", 1),
-        (Path, "mkdir", 2),
         (store, "vector_blocks", 1),
         (building, "_build_whole", 1),
         (building, "_write_parameters", 1),
@@ -526,14 +530,16 @@ FLUSHED = 10
         (Columns, "read", 1),
         (Columns, "write", 1),
         *((os, "fsync", number) for number in range(1, FLUSHED + 1)),
-        (store, "_write_durably", 1),
+        (store, "write_durably", 1),
         (store, "_check_written", 1),
-        (store, "_flush_folder", 1),
+        (store, "flush_folder", 1),
         (Path, "rename", 1),
-        (store, "_flush_folder", 2),
+        (store, "flush_folder", 2),
         (store, "publish_generation", 1),
         (store, "delete_parcels", 1),
-        (store, "prune_changes", 1),
+        (store, "forget", 1),
+        (history, "delete_generations", 1),
+        (history, "prune_changes", 1),
     ],
     ids=lambda value: "" if isinstance(value, type | ModuleType) else str(value),
 )
@@ -572,14 +578,38 @@ def test_whatever_dies_on_the_way_the_former_generation_answers_and_the_next_bui
         assert len(list_generations(connection)) == 2
 
 
-def test_what_a_killed_build_left_aside_is_cleared_away(engine: Engine, folder: Path) -> None:
+def test_what_a_killed_build_left_in_its_place_is_cleared_away(
+    engine: Engine, folder: Path
+) -> None:
     space_id, collection_id = save_parcels_with_vectors(engine, unit_vectors(2))
-    for name in (".building-1", ".building-41", "1"):
+    for name in (".building-1", "1"):
         (folder / name).mkdir(parents=True)
         (folder / name / "index.faiss").write_bytes(b"half an index")
     manifest = build_generation(engine, folder, space_id, collection_id)
     assert folders(folder) == {"1"}
+    assert folders(folder / "1") == {*manifest.files, "manifest.json"}
     assert_answers(folder, manifest, unit_vectors(2))
+
+
+def test_the_folders_above_are_on_the_disk_before_anything_is_written_into_them(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space_id, collection_id = save_parcels_with_vectors(engine, unit_vectors(2))
+    flushed: list[str] = []
+    real = os.fsync
+
+    def note(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    above = tmp_path / "volume" / "index"
+    build_generation(engine, above / "generations", space_id, collection_id)
+    assert flushed[:3] == [str(tmp_path), str(tmp_path / "volume"), str(above)]
+    aside = above / "generations" / ".building-1"
+    # All of its files, then the folder, then the folder that names it.
+    assert {str(aside / name) for name in [*WHOLE_FILES, "manifest.json"]} <= set(flushed)
+    assert flushed[-2:] == [str(aside), str(above / "generations")]
 
 
 # A disk that fails ---------------------------------------------------------------------------
@@ -596,8 +626,8 @@ def full_disk(*_: object, **__: object) -> None:
         (os, "posix_fallocate", full_disk),
         (np, "save", full_disk),
         (building, "_write_parameters", full_disk),
-        (store, "_write_durably", full_disk),
-        (store, "_flush_folder", full_disk),
+        (store, "write_durably", full_disk),
+        (store, "flush_folder", full_disk),
         (Path, "mkdir", full_disk),
         (Path, "rename", full_disk),
     ],
@@ -633,6 +663,35 @@ def test_a_failing_disk_is_reported_and_publishes_nothing(
     assert caught.value.kind == "write-failed"
     assert current(engine, space_id) == former
     assert_answers(folder, former, vectors[:2])
+    # A full disk has no room for half an index.
+    assert folders(folder) == {"1"}
+
+
+@pytest.mark.parametrize("call", range(1, FLUSHED + 1))
+def test_a_flush_that_fails_once_publishes_nothing_and_is_not_tried_again(
+    engine: Engine, folder: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    vectors = unit_vectors(3)
+    space_id, collection_id = save_parcels_with_vectors(engine, vectors[:2])
+    former = build_generation(engine, folder, space_id, collection_id)
+    add_parcel(engine, space_id, "new", vectors[2])
+    real, flushed = os.fsync, []
+
+    def fail_once(descriptor: int) -> None:
+        flushed.append(os.fstat(descriptor).st_ino)
+        if len(flushed) == call:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail_once)
+        with pytest.raises(StorageError, match="cannot be written"):
+            build_generation(engine, folder, space_id, collection_id)
+    assert len(flushed) == call, "something was flushed after the failure"
+    assert current(engine, space_id) == former
+    assert folders(folder) == {"1"}
+    following = build_generation(engine, folder, space_id, collection_id)
+    assert_answers(folder, following, vectors)
 
 
 @pytest.mark.parametrize("name", WHOLE_FILES)
@@ -660,6 +719,7 @@ def test_a_short_file_without_any_error_is_noticed_before_anybody_trusts_it(
 
 def test_a_folder_that_cannot_be_made_is_named(engine: Engine, folder: Path) -> None:
     space_id, collection_id = save_parcels_with_vectors(engine, unit_vectors(2))
+    folder.parent.mkdir(exist_ok=True)
     folder.write_text("a file")
     with pytest.raises(StorageError, match="generations: cannot be written") as caught:
         build_generation(engine, folder, space_id, collection_id)
