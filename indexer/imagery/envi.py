@@ -5,27 +5,27 @@ The header's keys are those of https://www.nv5geospatialsoftware.com/docs/envihe
 
 import re
 import tempfile
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
+from rasterio.errors import CRSError, RasterioError
 
 from indexer.errors import ImageryError, NotFoundError
 from indexer.imagery.array_file import ArrayFile
 from indexer.imagery.hardening import (
-    ALONE,
+    check_bands,
     check_file_size,
+    check_place,
     companion_file,
     named_file,
     read_text,
 )
+from indexer.imagery.rasters import open_written_envi
 from indexer.imagery.reader import time_in_tags
 from indexer.imagery.sources import ImageSource
 from indexer.imagery.spectral_bands import SpectralBand, named_bands, wavelengths_um
@@ -221,6 +221,7 @@ def read_envi(path: Path) -> EnviFile:
         header, data = _header_of(path), named_file(path)
         fields = parse_header(companion_file(header, path))
     file = _checked(header, data, fields)
+    check_bands(header, file.bands)
     check_file_size(data, (file.lines, file.samples, file.bands), file.dtype, file.offset)
     return file
 
@@ -370,15 +371,11 @@ def place_of_header(file: EnviFile) -> tuple[Affine, CRS | None]:
         data.write_bytes(bytes(2))
         data.with_suffix(HEADER).write_text("\n".join(lines), encoding="utf-8")
         try:
-            with (
-                # The driver finds its header only in a folder that it may list.
-                rasterio.Env(**ALONE | {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}),
-                warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
-                rasterio.open(data, driver="ENVI") as opened,
-            ):
+            with open_written_envi(data) as opened:
                 crs = opened.crs
                 # "Arbitrary" and "Pixel" become a system of their own, which lies nowhere.
                 on_earth = crs is not None and (crs.is_projected or crs.is_geographic)
+                check_place(opened.transform, file.shape, file.header)
                 return opened.transform, crs if on_earth else None
         except (RasterioError, CRSError) as error:
             raise _invalid(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from indexer.errors import ImageryError
-from indexer.imagery.hardening import ALONE, check_geotiff_size
-from indexer.imagery.reader import readable, time_in_tags
+from indexer.imagery.hardening import check_geotiff_size, check_place
+from indexer.imagery.rasters import open_raster, readable
+from indexer.imagery.reader import time_in_tags
 from indexer.imagery.sources import ImageSource
 from indexer.imagery.spectral_bands import named_bands, wavelengths_um
 from indexer.imagery.spectral_cube import Pixels, SpectralImage, spectral_image, to_values
@@ -71,12 +71,7 @@ def open_alone(source: ImageSource) -> Iterator[DatasetReader]:
     Raises:
         ImageryError: ``unreadable``; whatever rasterio raises inside, too.
     """
-    with (
-        readable(source),
-        rasterio.Env(**ALONE),
-        # A GeoTIFF may name another file as its overviews, so it is read at full resolution only.
-        rasterio.open(source.path, driver="GTiff") as file,
-    ):
+    with readable(source), open_raster(str(source.path)) as file:
         yield file
 
 
@@ -91,6 +86,7 @@ def open_geotiff(source: ImageSource) -> SpectralImage:
     """
     with open_alone(source) as file:
         check_geotiff_size(file, Path(source.path))
+        check_place(file.transform, file.shape, source.path)
         if any(np.dtype(dtype).kind == "c" for dtype in map(_numpy_name, file.dtypes)):
             raise ImageryError(
                 f"{source.path}: its numbers are complex ({file.dtypes[0]}); only real numbers are "
@@ -129,8 +125,12 @@ def sentinel2_bands(source: ImageSource) -> tuple[str, ...] | None:
     Returns:
         The bands in the order of the file, without the scene classification; None where it is
         none of Sentinel-2's.
+
+    Raises:
+        ImageryError: ``unreadable``, ``size-mismatch``, ``too-large`` or ``header-invalid``.
     """
     with open_alone(source) as file:
+        check_geotiff_size(file, Path(source.path))
         numbers = _spectral_layers(file)
         descriptions = [file.descriptions[number - 1] or "" for number in numbers]
         named = [canonical_band(text) if _is_numbered(text) else None for text in descriptions]

@@ -1,10 +1,12 @@
 """What keeps a file from being read as more than itself: its name, its size, its neighbors."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from affine import Affine
 from rasterio.io import DatasetReader
 
 from indexer.errors import ImageryError, NotFoundError
@@ -20,6 +22,11 @@ nothing is asked of a network."""
 MAX_TEXT_BYTES: Final = 16 << 20
 """Largest header or sidecar that is read; those of 2,000 bands take 100 KiB."""
 
+MAX_BANDS: Final = 65_535
+"""Most bands of an image, as many as a TIFF may have (TIFF 6.0, SamplesPerPixel)."""
+
+# How far a pixel may be from where the map puts it back.
+_SAME_PX: Final = 0.01
 _MAX_BLOCK_BYTES: Final = 512 << 20
 # Deflate cannot do better than 1,032 to 1 (https://zlib.net/zlib_tech.html); a track that leaves
 # nearly all of its rectangle empty stays below this with any method.
@@ -113,6 +120,46 @@ def check_file_size(
         )
 
 
+def check_bands(path: Path, count: int) -> None:
+    """Refuse a header of more bands than any image has, before each of them is described.
+
+    A file that was never filled takes no room on disk, so its size tells nothing.
+
+    Raises:
+        ImageryError: ``too-large``.
+    """
+    if count > MAX_BANDS:
+        raise ImageryError(
+            f"{path}: states {count} bands; at most {MAX_BANDS} are read. Correct the header, or "
+            "the order of its sides.",
+            kind="too-large",
+        )
+
+
+def check_place(transform: Affine, shape: tuple[int, int], location: str | Path) -> None:
+    """Refuse a file that puts its pixels nowhere, or where they cannot be told apart.
+
+    Args:
+        transform: Pixel to map coordinates.
+        shape: Height and width in pixels.
+        location: Of the file, for the message.
+
+    Raises:
+        ImageryError: ``unreadable``.
+    """
+    height, width = shape
+    back = (math.nan, math.nan)
+    if transform.determinant != 0:
+        back = ~transform @ (transform @ (width, height))
+    # Numbers that are none are not close to anything.
+    if not (abs(back[0] - width) < _SAME_PX and abs(back[1] - height) < _SAME_PX):
+        raise ImageryError(
+            f"{location}: its pixels lie nowhere on the map ({tuple(transform)[:6]}); it may be "
+            "damaged. Fetch it again.",
+            kind="unreadable",
+        )
+
+
 def check_geotiff_size(file: DatasetReader, path: Path) -> None:
     """Refuse a GeoTIFF whose header states far more than the file can hold.
 
@@ -120,8 +167,10 @@ def check_geotiff_size(file: DatasetReader, path: Path) -> None:
         ImageryError: ``size-mismatch``, with both sizes; ``too-large``, if one block does not fit
             into memory.
     """
+    check_block_size(file, path)
     sizes = [_item_bytes(dtype) for dtype in file.dtypes]
-    bits = int(file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * sizes[0]))
+    nbits = file.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "")
+    bits = int(nbits) if re.fullmatch(r"\d{1,2}", nbits, re.ASCII) else 8 * sizes[0]
     stated = file.width * file.height * sum(sizes) * bits // (8 * sizes[0])
     found = path.stat().st_size
     if stated > found * (_MAX_COMPRESSION if file.compression else 1):
@@ -131,7 +180,6 @@ def check_geotiff_size(file: DatasetReader, path: Path) -> None:
             "it again.",
             kind="size-mismatch",
         )
-    check_block_size(file, path)
 
 
 def check_block_size(file: DatasetReader, path: str | Path) -> None:
@@ -142,7 +190,9 @@ def check_block_size(file: DatasetReader, path: str | Path) -> None:
     """
     block = max(math.prod(shape) for shape in file.block_shapes)
     block *= max(_item_bytes(dtype) for dtype in file.dtypes)
-    if str(file.interleaving).upper().endswith("PIXEL"):
+    # GDAL unpacks all layers of JPEG 2000 at once. It must not be asked how these lie: to answer,
+    # it goes through all boxes of the file, and one that is damaged may keep it for minutes.
+    if file.driver != "GTiff" or str(file.interleaving).upper().endswith("PIXEL"):
         block *= file.count
     if block > _MAX_BLOCK_BYTES:
         raise ImageryError(

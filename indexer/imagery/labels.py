@@ -97,6 +97,7 @@ def _of_numpy(path: Path, shape: tuple[int, int]) -> tuple[npt.NDArray[Any], dic
             kind="labels-invalid",
         )
     _check_shape(path, chosen.shape, shape)
+    _check_numbers(path, chosen.dtype)
     return unpack(chosen), _names(path, arrays)
 
 
@@ -113,12 +114,16 @@ def _names(path: Path, arrays: dict[str, Stored]) -> dict[int, str]:
     return {number: name for number, name in enumerate(names, start=1) if name}
 
 
-def _classes(path: Path, stored: npt.NDArray[Any]) -> Labels:
-    if stored.dtype.kind not in "biuf":
+def _check_numbers(path: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf":
         raise ImageryError(
-            f"{path}: its labels are of type {stored.dtype}; classes are whole numbers.",
+            f"{path}: its labels are of type {dtype}; classes are whole numbers.",
             kind="labels-invalid",
         )
+
+
+def _classes(path: Path, stored: npt.NDArray[Any]) -> Labels:
+    _check_numbers(path, stored.dtype)
     if stored.dtype.kind == "f":
         stored = np.where(np.isnan(stored), 0, stored)
     least, greatest = stored.min(), stored.max()

@@ -1,5 +1,6 @@
 """Which layer of which file holds which band, and the grid that an image's bands share."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,7 +12,7 @@ from rasterio.io import DatasetReader
 from rasterio.transform import array_bounds
 
 from indexer.errors import ImageryError
-from indexer.imagery.hardening import check_block_size
+from indexer.imagery.hardening import check_block_size, check_place
 from indexer.imagery.rasters import open_raster, readable, shown_path
 from indexer.imagery.safe import Product
 from indexer.imagery.sources import ImageSource, Source
@@ -101,12 +102,14 @@ def layers_of_file(
     """The layers that hold a band, the names of the options if they were needed, and the grid.
 
     Raises:
-        ImageryError: ``band-count`` or ``bands-unknown``, if they cannot be named.
+        ImageryError: ``band-count`` or ``bands-unknown``, if they cannot be named; ``too-large``.
     """
     path = str(source.path)
     with open_raster(path) as file:
         grid = grid_of(file)
         check_block_size(file, path)
+        check_place(grid.transform, grid.shape, path)
+        _check_sides(path, path, grid)
         names = _names_of_layers(path, file.descriptions, options)
     layers = [
         Layer(name, path, number)
@@ -180,12 +183,8 @@ def _checked_grid(source: Source, layers: Sequence[Layer]) -> Grid:
     with readable(source, path), open_raster(path) as file:
         grid, count = grid_of(file), file.count
         check_block_size(file, f"{source.location}: {shown}")
-    if max(grid.shape) > MAX_SIDE_PX:
-        raise ImageryError(
-            f"{source.location}: the header of {shown} states {grid.shape[0]} x {grid.shape[1]} "
-            f"px; at most {MAX_SIDE_PX} px a side are read. Fetch it again.",
-            kind="too-large",
-        )
+    check_place(grid.transform, grid.shape, f"{source.location}: {shown}")
+    _check_sides(source.location, shown, grid)
     for layer in layers:
         if not 1 <= layer.number <= count:
             raise ImageryError(
@@ -196,13 +195,22 @@ def _checked_grid(source: Source, layers: Sequence[Layer]) -> Grid:
     return grid
 
 
+def _check_sides(location: str, file: str, grid: Grid) -> None:
+    if max(grid.shape) > MAX_SIDE_PX:
+        raise ImageryError(
+            f"{location}: the header of {file} states {grid.shape[0]} x {grid.shape[1]} px; at "
+            f"most {MAX_SIDE_PX} px a side are read. Fetch it again.",
+            kind="too-large",
+        )
+
+
 def _names_of_layers(
     path: str, descriptions: tuple[str | None, ...], options: ReadingOptions
 ) -> Sequence[str | None]:
     """What the file says, where it names all wanted bands and none twice, else the options."""
     count = len(descriptions)
     described = [canonical_band(text) if text else None for text in descriptions]
-    repeated = sorted({name for name in described if name and described.count(name) > 1})
+    repeated = sorted(name for name, times in Counter(described).items() if name and times > 1)
     unclear = repeated or not set(options.wanted) <= set(described)
     if options.bands is not None and unclear:
         if len(options.bands) != count:

@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import math
 import re
 import tokenize
 import warnings
@@ -18,9 +19,16 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
+from indexer.archives import opened_zip
 from indexer.errors import ImageryError
 from indexer.imagery.array_file import ArrayFile, ArrayInMemory
-from indexer.imagery.hardening import check_file_size, companion_file, named_file, read_text
+from indexer.imagery.hardening import (
+    check_bands,
+    check_file_size,
+    companion_file,
+    named_file,
+    read_text,
+)
 from indexer.imagery.reader import time_in_tags
 from indexer.imagery.sources import ImageSource
 from indexer.imagery.spectral_bands import named_bands, wavelengths_um
@@ -28,6 +36,12 @@ from indexer.imagery.spectral_cube import PixelReader, SpectralImage, spectral_i
 
 MAX_UNPACKED_BYTES: Final = 4 << 30
 """Largest array in an ``.npz``: it cannot be read by parts."""
+
+MAX_ARRAYS: Final = 1000
+"""Most arrays of an ``.npz``: the header of each is read."""
+
+MAX_TEXT_ARRAY_BYTES: Final = 16 << 20
+"""Largest array of texts, such as the names of classes."""
 
 CUBE: Final = "cube"
 """The array of an ``.npz`` that is the image where several could be."""
@@ -83,6 +97,11 @@ class Stored:
     order: Literal["C", "F"] = "C"
     member: str | None = None
     """Its name in an ``.npz``."""
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -168,6 +187,7 @@ def open_numpy(path: Path) -> SpectralImage:
         raise sidecar.invalid(f"axes = {axes!r} is neither yxb (rows, columns, bands) nor byx")
     sides = {axis: stored.shape[axes.index(axis)] for axis in axes}
     count = sides["b"]
+    check_bands(path, count)
     units = sidecar.text("wavelength_units")
     wavelengths, note, share = wavelengths_um(sidecar.numbers("wavelengths", count) or [], units)
     fwhm = [width * share for width in sidecar.numbers("fwhm", count) or []]
@@ -271,11 +291,17 @@ def stored_arrays(path: Path) -> dict[str, Stored]:
     """
     try:
         if path.suffix.lower() == ".npz":
-            with zipfile.ZipFile(path) as packed:
+            with opened_zip(path) as packed:
+                arrays = [info for info in packed.infolist() if info.filename.endswith(".npy")]
+                if len(arrays) > MAX_ARRAYS:
+                    raise ImageryError(
+                        f"{path}: holds {len(arrays)} arrays; at most {MAX_ARRAYS} are looked at. "
+                        "Save the image by itself.",
+                        kind="too-large",
+                    )
                 return {
                     info.filename.removesuffix(".npy"): _in_archive(path, packed, info)
-                    for info in packed.infolist()
-                    if info.filename.endswith(".npy")
+                    for info in arrays
                 }
         with path.open("rb") as file:
             stored = _stored(path, file)
@@ -291,11 +317,24 @@ def stored_arrays(path: Path) -> dict[str, Stored]:
 
 
 def unpack(stored: Stored) -> npt.NDArray[Any]:
-    """Read an array as a whole.
+    """Read an array of numbers or texts as a whole.
 
     Raises:
-        ImageryError: ``unreadable``; ``size-mismatch``.
+        ImageryError: ``unreadable``; ``too-large``.
     """
+    if stored.dtype.kind not in "biufU":
+        raise ImageryError(
+            f"{stored.path}: its array {stored.member or ''} is of type {stored.dtype}; numbers "
+            "are read.",
+            kind="unreadable",
+        )
+    most = MAX_TEXT_ARRAY_BYTES if stored.dtype.kind == "U" else MAX_UNPACKED_BYTES
+    if stored.bytes > most:
+        raise ImageryError(
+            f"{stored.path}: its array {stored.member or ''} of {stored.bytes >> 20} MiB can only "
+            f"be read as a whole; at most {most >> 20} MiB are.",
+            kind="too-large",
+        )
     try:
         if stored.member is None:
             return np.load(stored.path, allow_pickle=False)  # type: ignore[no-any-return]
@@ -312,8 +351,8 @@ def unpack(stored: Stored) -> npt.NDArray[Any]:
 def _in_archive(path: Path, packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stored:
     with packed.open(info) as file:
         stored = _stored(path, file)
-    if stored.dtype.kind in "biuf":
-        stated = int(np.prod(stored.shape, dtype=object)) * stored.dtype.itemsize + stored.offset
+    if stored.dtype.kind in "biufU":
+        stated = math.prod(stored.shape) * stored.dtype.itemsize + stored.offset
         if stated != info.file_size:
             raise ImageryError(
                 f"{path}: the header of {info.filename} states {stated} bytes, but the archive "
@@ -367,15 +406,10 @@ def _the_cube(real: Path, path: Path) -> Stored:
         )
     if 0 in chosen.shape:
         raise ImageryError(f"{path}: its array {chosen.shape} is empty.", kind="unreadable")
-    if chosen.member is not None and _bytes_of(chosen) > MAX_UNPACKED_BYTES:
+    if chosen.member is not None and chosen.bytes > MAX_UNPACKED_BYTES:
         raise ImageryError(
-            f"{path}: its array of {_bytes_of(chosen) >> 20} MiB can only be unpacked as a whole; "
+            f"{path}: its array of {chosen.bytes >> 20} MiB can only be unpacked as a whole; "
             f"at most {MAX_UNPACKED_BYTES >> 20} MiB are. Save it as .npy, which is read by parts.",
             kind="too-large",
         )
     return chosen
-
-
-def _bytes_of(stored: Stored) -> int:
-    height, width, count = stored.shape
-    return height * width * count * stored.dtype.itemsize

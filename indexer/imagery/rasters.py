@@ -2,12 +2,14 @@
 
 import os
 import re
+import stat
 import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -91,6 +93,25 @@ def open_raster(path: str) -> Iterator[DatasetReader]:
             yield file
         finally:
             _held.used.remove(path)
+
+
+@contextmanager
+def open_written_envi(data: Path) -> Iterator[DatasetReader]:
+    """Open an ENVI image that was written here, to learn where its header puts it.
+
+    Args:
+        data: The file of numbers, in a folder of its own: GDAL's driver finds the header only where
+            it may list the folder.
+
+    Raises:
+        RasterioError: If the header cannot be understood.
+    """
+    with (
+        rasterio.Env(**ALONE | {"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}),
+        warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning),
+        rasterio.open(data, driver="ENVI") as file,
+    ):
+        yield file
 
 
 def remote_path(
@@ -221,11 +242,22 @@ def _open(path: str) -> DatasetReader:
     else:
         # A name such as http:/a.tif is that of a file here.
         path = os.path.abspath(path)
+        _check_is_file(path)
     # Naming the driver keeps other formats, VRT above all, from being read under a .tif name. A
     # GeoTIFF may still name any other file as its overviews, so read at full resolution only.
     if _is_jp2(path):
         return rasterio.open(path, driver="JP2OpenJPEG")
     return rasterio.open(path, driver="GTiff")
+
+
+def _check_is_file(path: str) -> None:
+    """A pipe would be waited for without end, and a device may do anything."""
+    try:
+        is_file = stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError) as error:
+        raise RasterioIOError(f"{path}: {error}") from None
+    if not is_file:
+        raise RasterioIOError(f"{path}: it is no file")
 
 
 def _settings(path: str) -> Mapping[str, str]:

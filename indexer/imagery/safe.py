@@ -3,15 +3,16 @@
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
+from indexer.archives import ZIP_ERRORS, TooLargeError, is_bomb, leads_out, opened_zip
 from indexer.errors import ImageryError
 from indexer.imagery.hardening import MAX_TEXT_BYTES
 from indexer.imagery.safe_metadata import ProductMetadata, parse_metadata
+from indexer.plain_text import is_plain
 from indexer.sensors import SCL, SENTINEL2_BANDS
 
 MAX_BAND_BYTES: Final = 1 << 30
@@ -282,9 +283,9 @@ class _Zip:
         entry = self.entries[name]
         self._check(name, entry)
         try:
-            with zipfile.ZipFile(self.path) as file, file.open(entry) as member:
+            with opened_zip(self.path) as file, file.open(entry) as member:
                 content = member.read(MAX_TEXT_BYTES + 1)
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise _unreadable(self.path, name, error) from error
         return _checked_text(content, self.path, name)
 
@@ -292,26 +293,12 @@ class _Zip:
         """Hold what the directory states against what can be, before anything is unpacked."""
         if entry.flag_bits & 1:
             raise _unreadable(self.path, name, "it is encrypted")
-        grows = entry.file_size > max(entry.compress_size * _MAX_RATIO, _SMALL_BYTES)
-        if entry.file_size > MAX_BAND_BYTES or grows:
+        if entry.file_size > MAX_BAND_BYTES or is_bomb(entry, _MAX_RATIO, _SMALL_BYTES):
             raise ImageryError(
                 f"{self.path}: {name} would unpack from {entry.compress_size} to "
                 f"{entry.file_size} bytes, as no band does; fetch the product again.",
                 kind="too-large",
             )
-
-
-# What zipfile raises at damaged, encrypted or unknown content, and what zlib and bz2 do.
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    OSError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    ValueError,
-    zlib.error,
-)
 
 
 def _entries(path: Path) -> list[zipfile.ZipInfo]:
@@ -321,9 +308,13 @@ def _entries(path: Path) -> list[zipfile.ZipInfo]:
         ImageryError: ``unreadable``; ``unsafe-path``; ``too-large``.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with opened_zip(path) as file:
             entries = [entry for entry in file.infolist() if not entry.is_dir()]
-    except _ZIP_ERRORS as error:
+    except TooLargeError as error:
+        raise ImageryError(
+            f"{path}: {error}; a product has about 100 files. Unpack it first.", kind="too-large"
+        ) from error
+    except ZIP_ERRORS as error:
         raise ImageryError(
             f"{path}: cannot be read as zip file ({error}); it may be truncated. Fetch it again.",
             kind="unreadable",
@@ -336,8 +327,8 @@ def _entries(path: Path) -> list[zipfile.ZipInfo]:
     names: set[str] = set()
     for entry in entries:
         name = entry.filename
-        leads_out = ".." in PurePosixPath(name).parts or name.startswith("/") or "\\" in name
-        if leads_out or name in names:
+        unsafe = leads_out(name) or not is_plain(name)
+        if unsafe or name in names:
             what = "twice the file" if name in names else "a file that leads out of it,"
             raise ImageryError(
                 f"{path}: lists {what} {name[:200]!r}; fetch the product again.",

@@ -27,6 +27,8 @@ _QUANTIFICATIONS: Final = (
     "QUANTIFICATION_VALUE",
 )
 _OFFSETS: Final = ("BOA_ADD_OFFSET", "RADIO_ADD_OFFSET")
+# Digital numbers of any product fit into 16 bits.
+_LEAST_QUANTIFICATION: Final = 1e-6
 _ROOTS: Final = ("Level-1C_User_Product", "Level-2A_User_Product")
 
 
@@ -66,6 +68,8 @@ def parse_metadata(content: bytes, file: str) -> ProductMetadata:
     """
     elements = _Elements(file)
     parser = expat.ParserCreate()
+    # Else each line break is a text of its own.
+    parser.buffer_text = True
     parser.StartElementHandler = elements.start
     parser.CharacterDataHandler = elements.text
     parser.EndElementHandler = elements.end
@@ -121,7 +125,7 @@ class _Elements:
             raise _invalid(self.file, f"holds {str(self.root)[:60]!r}, not a Sentinel-2 product")
         stated = next((self.texts[name] for name in _QUANTIFICATIONS if name in self.texts), None)
         quantification = QUANTIFICATION if stated is None else self._number_in(stated)
-        if quantification <= 0:
+        if not _LEAST_QUANTIFICATION <= quantification <= 1 / _LEAST_QUANTIFICATION:
             raise _invalid(self.file, f"states a quantification value of {stated}")
         offsets = {
             band: self._number_in(text)

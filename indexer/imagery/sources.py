@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 
 from indexer.errors import InvalidInputError
 from indexer.imagery.safe import is_product_folder, is_zip, may_hold_product, product_names
+from indexer.imagery.scanning import glob_base, matches, unsafe_name, walk, why_refused
+from indexer.plain_text import is_plain, plain
 from indexer.sensors import HAND_PROCESSED, canonical_band, parse_baseline, radar_file
 from indexer.skipped import Skipped
 
@@ -128,28 +130,33 @@ def find_sources(imagery: Sequence[str | Path]) -> tuple[list[ImageSource], list
     found: dict[Path, Path] = {}
     explicit: list[Path] = []
     for item in imagery:
-        path = Path(item)
-        if path.is_file() and (_is_geotiff(path) or is_zip(path)):
+        path, before = Path(item), len(skipped)
+        if path.is_file() and not is_plain(str(path)):
+            skipped.append(unsafe_name(path))
+        elif path.is_file() and (_is_geotiff(path) or is_zip(path)):
             explicit.append(path)
             found[path] = path.parent
         elif path.is_file():
             skipped.append(Skipped(str(path), "unreadable", _no_image(path)))
-        elif files := _expand(str(item)):
+        elif files := _expand(str(item), skipped):
             found.update(files)
-        else:
+        elif len(skipped) == before:
             there_is = path.is_dir() or glob.has_magic(str(item))
             what = "no GeoTIFF found there" if there_is else "no such file or folder"
-            reason = f"{item}: {what}; check the path."
-            skipped.append(Skipped(str(item), "file-not-found", reason))
+            shown = plain(str(item))
+            reason = f"{shown}: {what}; check the path."
+            skipped.append(Skipped(shown, "file-not-found", reason))
     if explicit:
         base = Path(os.path.commonpath([_absolute(file.parent) for file in explicit]))
         found.update({file: base for file in explicit})
     if not found:
         named = ", ".join(map(str, imagery))
         found_what = f"No GeoTIFF found in {named}" if named else "No GeoTIFF found: none is named"
+        refused = next((one.reason for one in skipped if one.kind != "file-not-found"), "")
         raise InvalidInputError(
-            f"{found_what}. Name GeoTIFF files, Sentinel-2 products (.SAFE folders or zip files of "
-            "them), a folder of these, or a quoted glob; or a catalog with --stac.",
+            f"{found_what}. {f'{refused} ' if refused else ''}Name GeoTIFF files, Sentinel-2 "
+            "products (.SAFE folders or zip files of them), a folder of these, or a quoted glob; "
+            "or a catalog with --stac.",
             kind="no-imagery",
         )
     return _group(found), skipped
@@ -181,16 +188,19 @@ def _no_image(path: Path) -> str:
     return f"{path}: neither a GeoTIFF ({', '.join(EXTENSIONS)}) nor a zip file of a product."
 
 
-def _expand(item: str) -> dict[Path, Path]:
+def _expand(item: str, skipped: list[Skipped]) -> dict[Path, Path]:
     """The images in a folder or behind a glob, each with the folder that classes lie below."""
     if Path(item).is_dir():
-        return {file: _base_of(file, Path(item)) for file in _images_in(Path(item))}
-    base = _glob_base(item)
+        found = _images_in(Path(item), skipped)
+        return {file: _base_of(file, Path(item)) for file in found}
+    base = glob_base(item)
     images: dict[Path, Path] = {}
-    for match in map(Path, sorted(glob.glob(item, recursive=True))):
+    for match in matches(item, _may_be_image, skipped):
+        if match.is_dir() and match.is_symlink() and not is_product_folder(match):
+            continue
         if match.is_dir():
-            images.update({file: base for file in _images_in(match)})
-        elif _is_geotiff(match) or is_zip(match):
+            images.update({file: base for file in _images_in(match, skipped)})
+        else:
             images[match] = base
     return _outside_of_products(images)
 
@@ -199,23 +209,25 @@ def _base_of(file: Path, named: Path) -> Path:
     return file.parent if file == named else named
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(root: Path, skipped: list[Skipped]) -> list[Path]:
     """GeoTIFFs in a folder, at any depth, and products, which are not searched themselves."""
     images: list[Path] = []
-    for parent, folders, files in os.walk(folder):
-        if is_product_folder(Path(parent), (*folders, *files)):
-            images.append(Path(parent))
-            folders.clear()
+    for folder in walk(root, _may_be_image, skipped):
+        if is_product_folder(folder.path, folder.entries):
+            images.append(folder.path)
+            folder.folders.clear()
             continue
         # Links to folders are not followed, but one to a product is the product.
-        images += [
-            path
-            for name in folders
-            if (path := Path(parent, name)).is_symlink() and is_product_folder(path)
-        ]
-        paths = [Path(parent, name) for name in files]
-        images += [path for path in paths if _is_geotiff(path)]
-        images += [path for path in paths if is_zip(path) and may_hold_product(path)]
+        for name in folder.folders:
+            path = folder.path / name
+            if path.is_symlink() and is_product_folder(path):
+                why = why_refused(path, root.resolve(), is_folder=True)
+                if why is None:
+                    images.append(path)
+                else:
+                    skipped.append(why)
+        paths = [folder.path / name for name in folder.files]
+        images += [path for path in paths if _is_geotiff(path) or may_hold_product(path)]
     return sorted(images)
 
 
@@ -229,18 +241,12 @@ def _is_geotiff(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
 
 
+def _may_be_image(name: str) -> bool:
+    return name.lower().endswith((*EXTENSIONS, ".zip"))
+
+
 def _absolute(folder: Path) -> str:
     return os.path.abspath(folder)
-
-
-def _glob_base(pattern: str) -> Path:
-    """The part of a glob before its first magic component."""
-    parts: list[str] = []
-    for part in Path(pattern).parts:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return Path(*parts) if parts else Path()
 
 
 def _group(files: dict[Path, Path]) -> list[ImageSource]:

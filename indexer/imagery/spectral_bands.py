@@ -1,6 +1,7 @@
 """Bands of any instrument: what they are called, where they lie, how those of two images meet."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -118,8 +119,9 @@ def named_bands(
         name or (f"band {position + 1}" if at is None else f"{round(at * 1000, 2):g} nm")
         for position, (name, at) in enumerate(zip(given, wavelengths, strict=True))
     ]
+    times = Counter(chosen)
     unique = [
-        name if chosen.count(name) == 1 else f"{name} (band {position + 1})"
+        name if times[name] == 1 else f"{name} (band {position + 1})"
         for position, name in enumerate(chosen)
     ]
     return tuple(map(SpectralBand, unique, wavelengths, fwhm))

@@ -20,6 +20,11 @@ MIN_BANDS: Final = 2
 """One band is a gray picture: there is no spectrum to learn from."""
 
 
+MAX_ROW_VALUES: Final = 100_000_000
+"""Most pixels x bands of one row, which is the least that is read: 2.4 GB while it is scaled. A row
+of 20,000 pixels and 500 bands has a tenth of it."""
+
+
 class Pixels(NamedTuple):
     """A window of some layers, as a format reads it."""
 
@@ -158,10 +163,13 @@ def spectral_image(
         **fields: Further fields of ``SpectralImage``.
 
     Raises:
-        ImageryError: ``one-band``, if fewer than two bands are left.
+        ImageryError: ``one-band``, if fewer than two bands are left; ``too-large``, if not even one
+            row can be read without much memory.
     """
     notes = list(fields.pop("notes", ()))
-    kept = [position for position in range(len(bands)) if position not in set(left_out)]
+    _check_row(source, shape[1] * len(bands))
+    bad_bands = set(left_out)
+    kept = [position for position in range(len(bands)) if position not in bad_bands]
     if len(kept) < MIN_BANDS:
         said = f", {len(left_out)} of them called bad" if left_out else ""
         raise ImageryError(
@@ -185,6 +193,15 @@ def spectral_image(
         source, tuple(bands), shape, pixels, tuple(range(len(bands))), default_bands=shown, **fields
     )
     return image.with_bands(kept, *notes)
+
+
+def _check_row(source: ImageSource, values: int) -> None:
+    if values > MAX_ROW_VALUES:
+        raise ImageryError(
+            f"{source.path}: each of its rows has {values:,} numbers; at most {MAX_ROW_VALUES:,} "
+            "are read at once. Correct the order of its sides, or cut it into narrower images.",
+            kind="too-large",
+        )
 
 
 def _shown(positions: Sequence[int] | None, count: int) -> tuple[int, int, int] | None:

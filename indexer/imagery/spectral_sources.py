@@ -1,7 +1,6 @@
 """Images of any number of bands that a command line names, and how they are read for an encoder."""
 
-import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -9,10 +8,12 @@ from typing import Final
 from indexer.errors import ImageryError, InvalidInputError, NotFoundError
 from indexer.imagery.chip import Chip
 from indexer.imagery.reader import MAX_CHIP_PX
+from indexer.imagery.scanning import files_below, matches, unsafe_name
 from indexer.imagery.sentinel2_image import ScenePixels, open_sentinel2
 from indexer.imagery.sources import EXTENSIONS, ImageSource, find_sources, time_in_name
 from indexer.imagery.spectral_bands import SpectralBand, is_positional
 from indexer.imagery.spectral_image import SpectralImage, open_spectral_image, select_bands
+from indexer.plain_text import is_plain, plain
 from indexer.sensors import PROFILES, SCL, SENTINEL2_BANDS
 from indexer.skipped import Skipped
 
@@ -111,9 +112,11 @@ def find_spectral_sources(
     Raises:
         InvalidInputError: If nothing at all was found (``no-imagery``).
     """
-    found = {str(item): list(_files(Path(item), str(item))) for item in imagery}
+    skipped: list[Skipped] = []
+    found = {str(item): _files(Path(item), str(item), skipped) for item in imagery}
     with_tiffs = [item for item, files in found.items() if any(map(_is_geotiff, files))]
-    sources, skipped = find_sources(with_tiffs) if with_tiffs else ([], [])
+    sources, again = find_sources(with_tiffs) if with_tiffs else ([], [])
+    skipped += [one for one in again if one not in skipped]
     sources = [_as_file(source) for source in sources]
     named = {file for files in found.values() for file in files}
     for item, files in found.items():
@@ -122,12 +125,14 @@ def find_spectral_sources(
             for file in files
             if not _is_geotiff(file) and not _is_described(file, named)
         ]
-        if not files:
-            reason = f"{item}: no image found there; check the path."
-            skipped.append(Skipped(item, "file-not-found", reason))
+        if not files and not any(one.source.startswith(item) for one in skipped):
+            reason = f"{plain(item)}: no image found there; check the path."
+            skipped.append(Skipped(plain(item), "file-not-found", reason))
     if not sources:
+        refused = next((one.reason for one in skipped if one.kind != "file-not-found"), "")
         raise InvalidInputError(
-            f"No image found in {', '.join(map(str, imagery)) or 'nothing'}. Name GeoTIFF, ENVI "
+            f"No image found in {', '.join(map(str, imagery)) or 'nothing'}. "
+            f"{f'{refused} ' if refused else ''}Name GeoTIFF, ENVI "
             "(.hdr) or NumPy (.npy, .npz) files, a folder of them, or a quoted glob.",
             kind="no-imagery",
         )
@@ -165,19 +170,25 @@ def any_geotiff(sources: Sequence[ImageSource]) -> bool:
     return any(source.is_band_folder or _is_geotiff(source.path) for source in sources)
 
 
-def _files(path: Path, pattern: str) -> Iterator[Path]:
+def _files(path: Path, pattern: str, skipped: list[Skipped]) -> list[Path]:
     """Images behind a word of the command line; a file is taken whatever it is called."""
     if path.is_file():
-        yield path
-        return
-    matches = [path] if path.is_dir() else map(Path, sorted(glob.glob(pattern, recursive=True)))
-    for match in matches:
-        below = sorted(match.rglob("*")) if match.is_dir() else [match]
-        yield from (file for file in below if file.is_file() and _is_image(file))
+        if is_plain(str(path)):
+            return [path]
+        skipped.append(unsafe_name(path))
+        return []
+    matched = [path] if path.is_dir() else matches(pattern, _is_image, skipped)
+    files: list[Path] = []
+    for match in matched:
+        if match.is_file():
+            files.append(match)
+        elif match == path or not match.is_symlink():
+            files += files_below(match, _is_image, skipped)
+    return files
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in (*EXTENSIONS, *_OTHER_EXTENSIONS)
+def _is_image(name: str) -> bool:
+    return name.lower().endswith((*EXTENSIONS, *_OTHER_EXTENSIONS))
 
 
 def _is_geotiff(file: Path) -> bool:

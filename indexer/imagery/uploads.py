@@ -3,6 +3,7 @@
 import math
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,8 @@ import rasterio
 from indexer.errors import ImageryError
 from indexer.imagery.chip import Chip
 from indexer.imagery.hardening import ALONE
-from indexer.imagery.reader import ReadingOptions, Scene, check_chip_size, readable
+from indexer.imagery.rasters import open_raster
+from indexer.imagery.reader import MAX_CHIP_PX, ReadingOptions, Scene, readable
 from indexer.imagery.sources import ImageSource, find_sources
 from indexer.imagery.spectral_bands import SpectralBand
 from indexer.imagery.spectral_sources import SpectralReading
@@ -29,6 +31,8 @@ MAX_SPECTRAL_VALUES: Final = 2**24
 MAX_BLOCK_BYTES: Final = 64 << 20
 """A file states the size of its blocks, and GDAL allocates one before it looks at the image's."""
 
+# What GDAL and NumPy say of it comes as text alone.
+_OUT_OF_MEMORY: Final = re.compile(r"(?i)(?:cannot|unable to) allocate|out of memory")
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _MAX_NAME: Final = 120
 
@@ -50,25 +54,33 @@ def read_upload(
 
     Raises:
         ImageryError: If it is no GeoTIFF, lacks a band, or is larger than a chip may be.
+        MemoryError: If there is not enough memory for its pixels.
     """
-    stem = _UNUSUAL.sub("_", Path(name).stem)[:_MAX_NAME] or "upload"
+    stem = upload_name(name)
     with tempfile.TemporaryDirectory(prefix="parcelle-") as folder, rasterio.Env(**ALONE):
         path = Path(folder) / f"{stem}.tif"
         path.write_bytes(content)
         try:
-            return _read(path, options, wanted)
+            return replace(_read(path, options, wanted), source=path.name)
         except ImageryError as error:
+            if _OUT_OF_MEMORY.search(error.message):
+                raise MemoryError from None
             # Where it lay for a moment is nobody's business.
             raise ImageryError(
-                error.message.replace(str(path), f"{stem}.tif"), kind=error.kind
+                error.message.replace(str(path), path.name), kind=error.kind
             ) from None
+
+
+def upload_name(name: str) -> str:
+    """What an upload is called by, from what its sender calls it: short, and without a path."""
+    return _UNUSUAL.sub("_", Path(name).stem)[:_MAX_NAME] or "upload"
 
 
 def _read(path: Path, options: ReadingOptions, wanted: tuple[SpectralBand, ...] | None) -> Chip:
     (source,), _ = find_sources([path])
     most_layers = MAX_LAYERS if wanted is None else MAX_SPECTRAL_LAYERS
-    with readable(source), rasterio.open(path, driver="GTiff") as file:
-        layers = file.count
+    with readable(source), open_raster(str(path)) as file:
+        layers, height, width = file.count, file.height, file.width
         block_bytes = max(
             math.prod(shape) * np.dtype(dtype).itemsize
             for shape, dtype in zip(file.block_shapes, file.dtypes, strict=True)
@@ -82,9 +94,14 @@ def _read(path: Path, options: ReadingOptions, wanted: tuple[SpectralBand, ...] 
         )
     if wanted is not None:
         return _read_wanted(path, options, wanted)
-    scene = Scene.open(source, options)
-    check_chip_size(scene)
-    return scene.read()
+    # Before its layers are looked at, of which a sparse scene holds none.
+    if max(height, width) > MAX_CHIP_PX:
+        raise ImageryError(
+            f"{path}: {height} x {width} px is a scene, not a chip (at most {MAX_CHIP_PX} px a "
+            "side). Cut the image to a chip first.",
+            kind="too-large",
+        )
+    return Scene.open(source, options).read()
 
 
 def _read_wanted(path: Path, options: ReadingOptions, wanted: tuple[SpectralBand, ...]) -> Chip:

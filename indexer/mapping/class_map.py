@@ -26,6 +26,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, DatasetWriter
 
 from indexer.errors import InvalidInputError, StorageError
+from indexer.imagery.rasters import open_raster
 from indexer.mapping.colors import class_color, rgb
 from indexer.mapping.names import NamedCenter
 
@@ -205,7 +206,7 @@ def class_raster(
 @contextmanager
 def opened_map(path: Path) -> Iterator[DatasetReader]:
     """Open a map for reading."""
-    with _quiet(), rasterio.open(path, driver="GTiff") as raster:
+    with _quiet(), open_raster(str(path)) as raster:
         yield raster
 
 

@@ -4,7 +4,7 @@ from math import isfinite
 
 from indexer.parcels.columns import AREA_COLUMNS
 from indexer.parcels.parcel import JsonScalar, geodesic_areas_m2
-from indexer.parcels.table import ObjectArray, Table, json_scalar
+from indexer.parcels.table import ObjectArray, Table, json_scalar, without_nul
 
 
 def read_attributes(table: Table, taken: set[str | None]) -> list[dict[str, JsonScalar]]:
@@ -15,7 +15,7 @@ def read_attributes(table: Table, taken: set[str | None]) -> list[dict[str, Json
             continue
         for row, value in zip(attributes, table.values(column), strict=True):
             if (scalar := json_scalar(value)) is not None:
-                row[column] = scalar
+                row[without_nul(column)] = scalar
     return attributes
 
 

@@ -8,6 +8,7 @@ from indexer.parcels.columns import AREA_COLUMNS, choose_crop, choose_ids
 from indexer.parcels.formats import open_table
 from indexer.parcels.lonlat import in_lonlat
 from indexer.parcels.parcel import Parcel
+from indexer.parcels.table import without_nul
 from indexer.parcels.troubles import add_duplicates, find_troubles, list_skipped
 from indexer.skipped import Skipped
 
@@ -63,7 +64,7 @@ def read_parcels(
     usable = [row for row in range(len(ids)) if row not in troubles]
     area = table.first(AREA_COLUMNS)
     areas_m2 = read_areas_m2(table, area, geometries, usable)
-    code, name = (table.texts(column) for column in crop)
+    code, name = (_cleaned(table.texts(column)) for column in crop)
     attributes = read_attributes(table, {id_name, area, *crop})
     parcels = [
         Parcel(
@@ -79,3 +80,7 @@ def read_parcels(
     ]
     named = frozenset(parcel_id for parcel_id in ids if parcel_id is not None)
     return ParcelsFile(tuple(parcels), list_skipped(table, ids, troubles), tuple(notes), named)
+
+
+def _cleaned(texts: list[str | None]) -> list[str | None]:
+    return [None if text is None else without_nul(text).strip() or None for text in texts]

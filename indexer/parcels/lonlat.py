@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import shapely
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
@@ -70,4 +71,24 @@ def in_lonlat(table: Table, troubles: Troubles) -> ObjectArray:
                 "in, for example with QGIS or ogr2ogr -a_srs.",
                 kind="crs-missing",
             )
+    _add_broken(table, lonlat, usable, troubles)
     return lonlat
+
+
+def _add_broken(
+    table: Table, lonlat: ObjectArray, usable: npt.NDArray[np.int_], troubles: Troubles
+) -> None:
+    """Add what was a polygon in the file's own coordinates and is none in degrees.
+
+    Far from where a reference system is used, or where corners are closer than numbers can tell,
+    points fall together.
+    """
+    for row in usable[~shapely.is_valid(lonlat[usable])]:
+        if row not in troubles:
+            found = shapely.is_valid_reason(lonlat[row])
+            troubles[int(row)] = (
+                "geometry-invalid",
+                f"its polygon is invalid in longitude and latitude: {found}; its coordinates may "
+                f"not fit the CRS {table.crs.name}, or corners lie too close together. Draw it "
+                "again",
+            )

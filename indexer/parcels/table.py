@@ -76,7 +76,10 @@ class Table:
         return found
 
     def texts(self, column: str | None) -> list[str | None]:
-        """The values of a column as ids or codes; None throughout where there is no column."""
+        """The values of a column as ids or codes; None throughout where there is no column.
+
+        Texts may hold U+0000 here.
+        """
         if column is None:
             return [None] * len(self.geometries)
         return [_text(value) for value in self.values(column)]
@@ -87,7 +90,8 @@ def json_scalar(value: object) -> JsonScalar:
     match value:
         case str():
             # Formats without null, such as the shapefile, leave text blank.
-            return value if value.strip() else None
+            text = without_nul(value)
+            return text if text.strip() else None
         case bool() | int():
             return value
         case float() | Decimal():
@@ -97,9 +101,19 @@ def json_scalar(value: object) -> JsonScalar:
     return None
 
 
+def without_nul(text: str) -> str:
+    """A text without U+0000, which PostgreSQL does not store and C takes for the end.
+
+    References:
+        https://www.postgresql.org/docs/current/datatype-character.html
+    """
+    return text.replace("\0", "")
+
+
 def _text(value: object) -> str | None:
     """A value as id or code: ``123.0`` is ``123``, blank is None."""
-    scalar = json_scalar(value)
+    # A text as it is: two ids that differ must stay two.
+    scalar = value if isinstance(value, str) else json_scalar(value)
     if isinstance(scalar, float) and scalar.is_integer():
         scalar = int(scalar)
     return None if scalar is None else str(scalar).strip() or None

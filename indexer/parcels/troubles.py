@@ -1,13 +1,22 @@
 """The features of a file that cannot be parcels, and why."""
 
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import shapely
 
 from indexer.errors import ParcelsError
+from indexer.parcels.hardening import MAX_CORNERS
 from indexer.parcels.table import BoolArray, Table
+from indexer.plain_text import plain
 from indexer.skipped import Skipped
+
+MAX_ID_BYTES: Final = 2_000
+"""Longest id, in UTF-8. PostgreSQL's index of ids takes a third of a page, 2,704 bytes
+(https://www.postgresql.org/docs/current/btree.html), and fails at the first that is longer."""
+
+_SHOWN_CHARACTERS: Final = 80
 
 _POLYGONAL = (shapely.GeometryType.POLYGON, shapely.GeometryType.MULTIPOLYGON)
 
@@ -30,6 +39,23 @@ def find_troubles(table: Table, ids: list[str | None]) -> Troubles:
         lambda _: "it has no id; give it one, or name another column with --id-column",
     )
     add(
+        np.array(["\0" in (one or "") for one in ids], bool),
+        "id-invalid",
+        lambda _: (
+            "its id holds the character U+0000, which not every database stores; remove it, or "
+            "name another column with --id-column"
+        ),
+    )
+    bytes_of = np.array([0 if one is None else _bytes_of(one) for one in ids], np.int64)
+    add(
+        bytes_of > MAX_ID_BYTES,
+        "id-invalid",
+        lambda row: (
+            f"its id takes {bytes_of[row]:,} bytes, and at most {MAX_ID_BYTES:,} are stored; "
+            "shorten it, or name another column with --id-column"
+        ),
+    )
+    add(
         table.undecodable,
         "geometry-invalid",
         lambda _: "it cannot be decoded: a ring may be open or of too few points; draw it again",
@@ -47,8 +73,19 @@ def find_troubles(table: Table, ids: list[str | None]) -> Troubles:
             "so convert it, or remove the feature"
         ),
     )
+    corners = shapely.get_num_coordinates(geometries)
     add(
-        ~shapely.is_valid(geometries),
+        corners > MAX_CORNERS,
+        "too-large",
+        lambda row: (
+            f"it has {corners[row]:,} corners, and at most {MAX_CORNERS:,} are read; simplify it"
+        ),
+    )
+    # What is in trouble already may be so large that looking at it takes long.
+    left = geometries.copy()
+    left[list(troubles)] = None
+    add(
+        ~shapely.is_valid(left),
         "geometry-invalid",
         lambda row: (
             f"its polygon is invalid: {shapely.is_valid_reason(geometries[row])} in the "
@@ -81,6 +118,19 @@ def list_skipped(table: Table, ids: list[str | None], troubles: Troubles) -> tup
 
 
 def _skipped(table: Table, parcel_id: str | None, row: int, kind: str, found: str) -> Skipped:
-    who = f"feature {row + 1}" if parcel_id is None else f"parcel {parcel_id} (feature {row + 1})"
+    who = f"feature {row + 1}"
+    if parcel_id is not None:
+        who = f"parcel {_shown(parcel_id)} ({who})"
     source = f"{table.path}: {who}"
     return Skipped.from_error(source, ParcelsError(f"{source}: {found}.", kind=kind))
+
+
+def _shown(parcel_id: str) -> str:
+    cut = (
+        parcel_id if len(parcel_id) <= _SHOWN_CHARACTERS else f"{parcel_id[:_SHOWN_CHARACTERS]}..."
+    )
+    return plain(cut)
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))

@@ -1,11 +1,11 @@
 """Which images a training reads: found, opened, and their bands held against each other."""
 
-import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.errors import InvalidInputError
+from indexer.imagery.scanning import files_below, matches, unsafe_name
 from indexer.imagery.sources import EXTENSIONS, find_sources
 from indexer.imagery.spectral_image import (
     SpectralImage,
@@ -13,6 +13,8 @@ from indexer.imagery.spectral_image import (
     select_bands,
     without_empty_bands,
 )
+from indexer.plain_text import is_plain
+from indexer.skipped import Skipped
 
 _OTHER_EXTENSIONS = (".hdr", ".npy", ".npz")
 
@@ -52,16 +54,20 @@ def open_images(
         ImageryError: If one cannot be read, has one band (``one-band``) or other bands than the
             first.
     """
-    paths = list(dict.fromkeys(path for item in imagery for path in _paths(item)))
+    skipped: list[Skipped] = []
+    paths = list(dict.fromkeys(path for item in imagery for path in _paths(item, skipped)))
     if not paths:
         named = ", ".join(map(str, imagery)) or "nothing"
+        refused = f"{skipped[0].reason} " if skipped else ""
         raise InvalidInputError(
-            f"No image found in {named}. Name GeoTIFF, ENVI (.hdr) or NumPy (.npy, .npz) files, a "
-            "folder of them, or a quoted glob.",
+            f"No image found in {named}. {refused}Name GeoTIFF, ENVI (.hdr) or NumPy (.npy, .npz) "
+            "files, a folder of them, or a quoted glob.",
             kind="no-imagery",
         )
     images = [open_spectral_image(path, bands=bands, baseline=baseline) for path in paths]
-    return _alike(list({_files_of(image): image for image in images}.values()))
+    opened = _alike(list({_files_of(image): image for image in images}.values()))
+    told = [f"Left out [{one.kind}] {one.reason}" for one in skipped]
+    return OpenedImages(opened.images, [*told, *opened.notes])
 
 
 def _files_of(image: SpectralImage) -> tuple[Path, ...]:
@@ -77,21 +83,32 @@ def _alike(images: Sequence[SpectralImage]) -> OpenedImages:
     return OpenedImages(images, list(dict.fromkeys(told)))
 
 
-def _paths(item: str | Path) -> Iterator[Path]:
+def _paths(item: str | Path, skipped: list[Skipped]) -> Iterator[Path]:
     """The images that a word of the command line names."""
     path = Path(item)
     if path.is_file():
-        yield path
+        if is_plain(str(path)):
+            yield path
+        else:
+            skipped.append(unsafe_name(path))
         return
-    matches = [path] if path.is_dir() else [Path(it) for it in sorted(glob.glob(str(item)))]
-    for match in matches:
-        yield from _below(match) if match.is_dir() else [match]
+    # Whatever the glob matches is opened, or refused by name when it is.
+    matched = [path] if path.is_dir() else matches(str(item), lambda _: True, skipped)
+    for match in matched:
+        if match.is_file():
+            yield match
+        elif match == path or not match.is_symlink():
+            yield from _below(match, skipped)
 
 
-def _below(folder: Path) -> Iterator[Path]:
+def _below(folder: Path, skipped: list[Skipped]) -> Iterator[Path]:
     """The images in a folder, at any depth; a folder of Sentinel-2 bands is one image."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    files = files_below(folder, _is_image, skipped)
     if any(file.suffix.lower() in EXTENSIONS for file in files):
         sources, _ = find_sources([folder])
         yield from (source.path for source in sources)
     yield from (file for file in files if file.suffix.lower() in _OTHER_EXTENSIONS)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith((*EXTENSIONS, *_OTHER_EXTENSIONS))

@@ -151,6 +151,8 @@ class PoliteIO(StacApiIO):
 
     def _read_file(self, path: Path) -> bytes:
         try:
+            if path.exists() and not path.is_file():
+                raise OSError("it is no file")
             with path.open("rb") as file:
                 content = file.read(self._limits.document_bytes + 1)
         except FileNotFoundError:

@@ -291,12 +291,28 @@ def test_products_are_found_among_other_images_and_not_searched(
     ]
 
 
-def test_a_link_to_a_product_is_the_product(product: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_product_of_the_folder_is_the_product(product: Path, tmp_path: Path) -> None:
     (tmp_path / "scenes").mkdir()
     (tmp_path / "scenes" / product.name).symlink_to(product)
-    chip = read(tmp_path / "scenes")
-    assert chip.source == str(tmp_path / "scenes" / product.name)
+    (source,), skipped = find_sources([tmp_path / "scenes" / product.name])
+    assert skipped == []
+    chip = read(tmp_path / "scenes" / product.name)
+    assert source.location == chip.source == str(tmp_path / "scenes" / product.name)
     assert_same_pixels(chip, read(product))
+
+
+def test_a_link_to_a_product_elsewhere_is_not_followed_unless_it_is_named(
+    product: Path, tmp_path: Path
+) -> None:
+    link = tmp_path / "scenes" / product.name
+    link.parent.mkdir()
+    link.symlink_to(product)
+    (tmp_path / "scenes" / "a.tif").touch()
+    (source,), (skipped,) = find_sources([link.parent])
+    assert source.name == "a"
+    assert (skipped.source, skipped.kind) == (str(link), "outside-folder")
+    (named,), _ = find_sources([link])
+    assert named.path == link
 
 
 def test_band_files_beside_a_products_metadata_are_still_band_files(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from tests.indexer.flight import (
     write_fields,
     write_flight,
 )
+from tests.schemas import copy_index
 
 COLLECTION = "farm"
 
@@ -137,7 +138,7 @@ def test_numbers_are_those_of_the_clusters_also_where_some_are_absent(
 def test_a_new_name_is_on_the_next_map(indexed: Path, tmp_path: Path) -> None:
     image, out = indexed / "flight.tif", tmp_path / "map.tif"
     folder = tmp_path / "copy"
-    shutil.copytree(indexed, folder)
+    copy_index(indexed, folder)
     before = mapped(folder, image, out)
     with opened_catalog(settings_of(folder)) as engine:
         name_cluster(engine, COLLECTION, 2, "sugar beet")

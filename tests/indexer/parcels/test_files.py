@@ -157,6 +157,42 @@ def test_features_that_cannot_be_used_are_named_and_the_others_kept(tmp_path: Pa
         assert name in skipped.reason
 
 
+def test_an_id_that_no_index_takes_is_named_and_the_others_kept(tmp_path: Path) -> None:
+    longest, longer = "é" * 1000, "é" * 1000 + "a"
+    ids = ["a", "a\0b", longest, longer, "c" * 1_000_000]
+    path = write(squares(id=ids), tmp_path / "parcels.parquet")
+    found = read_parcels(path, "c")
+    assert list(by_id(found)) == ["a", longest]
+    assert kinds(found) == ["id-invalid"] * 3
+    with_null, two_kilobytes, megabyte = found.skipped
+    assert "parcel a\\x00b (feature 2): its id holds the character U+0000" in with_null.reason
+    assert "(feature 4): its id takes 2,001 bytes, and at most 2,000" in two_kilobytes.reason
+    assert "(feature 5): its id takes 1,000,000 bytes" in megabyte.reason
+    assert max(len(one.source) for one in found.skipped) < 300 + len(str(path))
+
+
+def test_ids_that_differ_only_in_what_cannot_be_stored_do_not_become_one(tmp_path: Path) -> None:
+    found = read_parcels(write(squares(id=["a\0", "a"]), tmp_path / "parcels.parquet"), "c")
+    assert list(by_id(found)) == ["a"]
+    assert kinds(found) == ["id-invalid"]
+
+
+def test_null_characters_are_left_out_of_texts_that_identify_nothing(tmp_path: Path) -> None:
+    columns: dict[str, Sized] = {
+        "id": ["1", "2"],
+        "crop:code": ["B\0TH\0", "\0"],
+        "crop:name": ["\0winter wheat", " \0 "],
+        "note": ["clay\0 soil", "\0"],
+        "so\0wn": [2022, 2023],
+    }
+    path = write(squares(2154, **columns), tmp_path / "parcels.parquet")
+    found = by_id(read_parcels(path, "c"))
+    assert (found["1"].crop_code, found["1"].crop_name) == ("BTH", "winter wheat")
+    assert found["1"].attributes == {"note": "clay soil", "sown": 2022}
+    assert (found["2"].crop_code, found["2"].crop_name) == (None, None)
+    assert found["2"].attributes == {"sown": 2023}
+
+
 def test_a_ring_that_crosses_itself_is_located_and_a_repair_named(tmp_path: Path) -> None:
     x, y = CORNERS[2154]
     crossing = shapely.transform(BOWTIE, lambda points: points * 100 + (x, y))
