@@ -17,15 +17,18 @@ from starlette.requests import Request
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.decoder import LazyDecoder
 from api.dependencies import LazySearcher, require_key
 from api.errors import Problem, add_error_handlers
 from api.maintenance import compacting
 from api.mcp_server import create_mcp_server, http_sessions
+from api.memory import giving_memory_back
 from api.metrics import Metrics
 from api.middleware.body_limit import BodyLimit
 from api.middleware.capacity import Capacity
 from api.middleware.conditional import ConditionalAnswers
 from api.middleware.head import HeadAsGet
+from api.middleware.hosts import LOOPBACK, OwnHosts
 from api.middleware.observation import Observation
 from api.middleware.security import SecurityHeaders
 from api.middleware.time_limit import TimeLimit
@@ -99,6 +102,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     app.state.settings = settings
     app.state.metrics = Metrics()
     app.state.searcher = LazySearcher(settings, app.state.metrics.count_search)
+    app.state.decoder = LazyDecoder(settings)
     app.state.turns = Turns()
     add_error_handlers(app)
     # In the order in which they are looked through, what is asked most first.
@@ -134,6 +138,7 @@ def _layers(settings: ApiSettings, counted: Metrics) -> list[Middleware]:
         Middleware(Observation, counted),
         Middleware(SecurityHeaders),
         *_for_other_origins(settings.cors_origins),
+        *_for_own_hosts(settings),
         Middleware(Capacity, settings.max_concurrent_requests),
         Middleware(TimeLimit, settings.request_timeout_s),
         Middleware(BodyLimit, settings.max_body_bytes),
@@ -154,6 +159,13 @@ def _for_other_origins(origins: tuple[str, ...]) -> list[Middleware]:
         expose_headers=("ETag", "Retry-After", "X-Request-ID"),
     )
     return [cors]
+
+
+def _for_own_hosts(settings: ApiSettings) -> list[Middleware]:
+    # With a key, a page of another origin would have to know it.
+    if settings.api_keys or not settings.allowed_hosts or "*" in settings.allowed_hosts:
+        return []
+    return [Middleware(OwnHosts, (*LOOPBACK, *settings.allowed_hosts))]
 
 
 class _McpRoute(Route):
@@ -203,7 +215,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # They run once, and an application may be started again.
     sessions = http_sessions(create_mcp_server(searcher.get), keys=bool(settings.api_keys))
     app.state.mcp_sessions = sessions
-    async with compacting(settings, lambda: searcher.get().engine), sessions.run():
+    kept = compacting(settings, lambda: searcher.get().engine)
+    async with kept, giving_memory_back(), sessions.run():
         with _spared_by_the_collector():
             yield
+    # A process that is at work over an image that nobody waits for is waited for, too.
+    await run_in_threadpool(app.state.decoder.close)
     searcher.close()

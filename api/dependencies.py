@@ -1,7 +1,7 @@
 """What routes ask for: the searcher, a valid key, parameters that exist."""
 
-import hmac
 import threading
+import time
 from collections.abc import Callable, Collection
 from http import HTTPStatus
 from typing import Annotated
@@ -11,16 +11,24 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.utils import get_flat_params
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from sqlalchemy.exc import OperationalError
 
+from api.decoder import LazyDecoder
 from api.errors import RequestError
+from api.keys import Scope, find_key
 from api.settings import ApiSettings
 from api.timing import TimedSearcher
 from api.turns import Turns
-from indexer.catalog.database import open_catalog
+from indexer.catalog.database import open_catalog, unreachable
+from indexer.errors import StorageError
 from indexer.settings import Settings
 from retriever.search import ParcelSearcher
 
-_BEARER = HTTPBearer(auto_error=False, description="One of the service's keys.")
+_SCOPES = (
+    "A key has a scope: `read` asks, `write` asks and changes names of clusters. Where a key's "
+    "scope is too small, the answer is 403."
+)
+_BEARER = HTTPBearer(auto_error=False, description=f"One of the service's keys. {_SCOPES}")
 _HEADER = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="The same, for clients without bearer tokens."
 )
@@ -43,6 +51,8 @@ class LazySearcher:
         self._on_search = on_search
         self._searcher: ParcelSearcher | None = None
         self._opening = threading.Lock()
+        self._failure: StorageError | None = None
+        self._failed_at = 0.0
 
     @property
     def opened(self) -> ParcelSearcher | None:
@@ -52,13 +62,34 @@ class LazySearcher:
     def get(self) -> ParcelSearcher:
         """The searcher, opened if need be.
 
+        One caller after the other tries. Those who waited while a try failed are told the same:
+        a server that hangs takes seconds to be found out, and each of them would wait as long
+        again.
+
         Raises:
             StorageError: If there is no database yet, or it cannot be used as it is.
         """
+        asked_at = time.monotonic()
         with self._opening:
             if self._searcher is None:
-                self._searcher = self._opened()
+                if self._failure is not None and self._failed_at > asked_at:
+                    raise StorageError(self._failure.message, kind=self._failure.kind)
+                self._searcher = self._try()
             return self._searcher
+
+    def _try(self) -> ParcelSearcher:
+        try:
+            return self._opened()
+        except StorageError as error:
+            self._fail(error)
+            raise
+        except OperationalError as error:
+            failure = unreachable(error)
+            self._fail(failure)
+            raise failure from error
+
+    def _fail(self, failure: StorageError) -> None:
+        self._failure, self._failed_at = failure, time.monotonic()
 
     def _opened(self) -> ParcelSearcher:
         if self._on_search is None:
@@ -85,24 +116,43 @@ async def _require_key(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
     header: Annotated[str | None, Security(_HEADER)],
 ) -> None:
+    _check_key(request, bearer, header, "read")
+
+
+async def _require_write_key(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> None:
+    _check_key(request, bearer, header, "write")
+
+
+def _check_key(
+    request: Request,
+    bearer: HTTPAuthorizationCredentials | None,
+    header: str | None,
+    scope: Scope,
+) -> None:
     settings: ApiSettings = request.app.state.settings
     if not settings.api_keys:
         return
     given = [] if bearer is None else [bearer.credentials]
     given += [] if header is None else [header]
-    # All are compared, in constant time each, so that the time taken tells nothing. Header bytes
-    # arrive decoded as Latin-1.
-    agreements = [
-        hmac.compare_digest(one.encode("latin-1"), key.get_secret_value().encode())
-        for one in given
-        for key in settings.api_keys
-    ]
-    if not any(agreements):
+    # Header bytes arrive decoded as Latin-1.
+    key = find_key((one.encode("latin-1") for one in given), settings.api_keys)
+    if key is None:
         raise RequestError(
             HTTPStatus.UNAUTHORIZED,
             kind="unauthorized",
             detail="Send a key of the service, as Authorization: Bearer KEY or X-API-Key: KEY.",
             headers={"WWW-Authenticate": "Bearer"},
+        )
+    if not key.allows(scope):
+        raise RequestError(
+            HTTPStatus.FORBIDDEN,
+            kind="forbidden",
+            detail=f"This key may only {key.scope}; to change something, send a key with the scope "
+            f"{scope}, which whoever runs the service can give you.",
         )
 
 
@@ -166,11 +216,23 @@ async def _turns(request: Request) -> Turns:
 TurnsDep = Annotated[Turns, Depends(_turns)]
 """Whom to ask what takes the interpreter for milliseconds."""
 
+
+async def _decoder(request: Request) -> LazyDecoder:
+    decoder: LazyDecoder = request.app.state.decoder
+    return decoder
+
+
+DecoderDep = Annotated[LazyDecoder, Depends(_decoder)]
+"""Who reads uploaded images."""
+
 SearcherDep = Annotated[ParcelSearcher, Depends(_searcher)]
 """The one searcher that all doors ask."""
 
 KeyDep = Depends(_require_key)
 """Lets a request pass that carries a key, or every request where no keys are set."""
+
+WriteKeyDep = Depends(_require_write_key)
+"""Likewise, if the key's scope is ``write``: for what changes something."""
 
 KnownParametersDep = Depends(_only_known_parameters)
 """Refuses query parameters that the route does not document."""

@@ -45,6 +45,9 @@ STATUS: Final[dict[type[ParcelleError], HTTPStatus]] = {
 }
 """One line for each branch of the error tree."""
 
+# Seconds. A server that was restarted answers again within a few.
+_SOON: Final = {"Retry-After": "5"}
+
 _HTTP_KINDS: Final = {
     HTTPStatus.NOT_FOUND: "route-not-found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method-not-allowed",
@@ -156,7 +159,8 @@ async def _on_parcelle_error(request: Request, error: Exception) -> JSONResponse
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         _log.error("%s: %s (%s)", _asked(request), error.message, error.kind)
-    return _problem(request, status, error.kind, error.told)
+    headers = _SOON if error.kind in ("database-unreachable", "milvus-unreachable") else None
+    return _problem(request, status, error.kind, error.told, headers)
 
 
 async def _on_request_error(request: Request, error: Exception) -> JSONResponse:
@@ -195,7 +199,7 @@ async def _on_disconnect(request: Request, error: Exception) -> JSONResponse:
 async def _on_lost_database(request: Request, error: Exception) -> JSONResponse:
     _log.error("%s: the database does not answer: %s", _asked(request), error)
     lost = StorageError("The database does not answer.", kind="database-unreachable")
-    return _problem(request, status_of(lost), lost.kind, lost.told)
+    return _problem(request, status_of(lost), lost.kind, lost.told, _SOON)
 
 
 async def _on_unexpected(request: Request, error: Exception) -> JSONResponse:

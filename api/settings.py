@@ -4,13 +4,20 @@ import ipaddress
 import re
 from typing import Annotated, Final
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import NoDecode
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
+from api.keys import ApiKey, read_keys
 from indexer.errors import InvalidInputError
+from indexer.memory import bytes_of
 from indexer.settings import Settings
 
 _ORIGIN: Final = re.compile(r"https?://[a-z0-9.-]+(:[0-9]+)?|https?://\[[0-9a-f:]+\](:[0-9]+)?")
+
+_HOST: Final = re.compile(r"[a-z0-9.-]+|\[[0-9a-f:.]+\]")
+
+LEAST_DECODE_MEMORY: Final = 512 << 20
+"""Bytes of address space; a third of it is libraries that are mapped and hardly touched."""
 
 _TILES: Final = re.compile(
     r"https?://(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?/[^\s;,\"'<>]+"
@@ -20,8 +27,17 @@ _TILES: Final = re.compile(
 class ApiSettings(Settings):
     """All settings of a service, from ``PARCELLE_*`` environment variables or arguments."""
 
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """Keys that a client must send one of, comma-separated; none lets everybody in."""
+    # A key that was written wrongly is not to be shown by the complaint about it.
+    model_config = SettingsConfigDict(hide_input_in_errors=True)
+
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = ()
+    """Keys that a client must send one of, comma-separated; none lets everybody in. Each entry is
+    ``KEY``, ``read:KEY`` or ``write:KEY``, with ``sha256:DIGEST`` for the key itself or not."""
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Names under which the service may be asked where it asks for no key, comma-separated, beside
+    those of this machine; ``*`` for any. ``parcelle serve`` takes none for those of this machine
+    alone, an application of one's own for any."""
 
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose web pages may ask, comma-separated: ``https://maps.example.org``, or ``*``."""
@@ -33,7 +49,13 @@ class ApiSettings(Settings):
     """What the page says of the tiles' origin."""
 
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
-    """Largest body of a request."""
+    """Largest form with an image; any other body is held to 1 MiB as well."""
+
+    decode_memory: str = "2GiB"
+    """What the process that reads uploaded images may take, such as ``2GiB``."""
+
+    decode_timeout_s: float = Field(default=20, gt=0, allow_inf_nan=False)
+    """Seconds that reading an uploaded image may take."""
 
     request_timeout_s: float = Field(default=30, gt=0, allow_inf_nan=False)
     """Seconds until an answer must have started; also what running requests get at the end."""
@@ -47,13 +69,34 @@ class ApiSettings(Settings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
+        if isinstance(value, tuple | list):
+            return tuple(ApiKey.of(one) if isinstance(one, str) else one for one in value)
+        return read_keys(value) if isinstance(value, str) else value
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        keys = tuple(key.strip() for key in value.split(",") if key.strip())
-        # Whoever wrote something meant to close the door; do not leave it open.
-        if value.strip() and not keys:
-            raise ValueError("PARCELLE_API_KEYS holds commas but no key; write KEY or KEY1,KEY2")
-        return keys
+        hosts = tuple(host.strip().lower() for host in value.split(",") if host.strip())
+        for host in hosts:
+            if host != "*" and not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"{host!r} is no host; write maps.example.org without scheme and port, or *"
+                )
+        return hosts
+
+    @field_validator("decode_memory")
+    @classmethod
+    def _check_decode_memory(cls, value: str) -> str:
+        if (bytes_of(value) or 0) < LEAST_DECODE_MEMORY:
+            raise ValueError(f"{value!r} is no size of at least 512MiB; write one such as 2GiB")
+        return value
+
+    @property
+    def decode_memory_bytes(self) -> int:
+        """Bytes that the process that reads uploads may take."""
+        return bytes_of(self.decode_memory) or LEAST_DECODE_MEMORY
 
     @field_validator("cors_origins", mode="before")
     @classmethod

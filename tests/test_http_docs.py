@@ -196,7 +196,8 @@ def test_what_a_get_finds_carries_a_tag_but_for_what_the_page_names(client: Test
 
 def test_links_are_made_of_what_a_proxy_passes_on(demo_index: Settings) -> None:
     passed_on = {"Host": "parcels.example.org", "X-Forwarded-Proto": "https"}
-    with served_by_a_process(demo_index) as address:
+    name = "parcels.example.org"
+    with served_by_a_process(demo_index, PARCELLE_ALLOWED_HOSTS=name) as address:
         found = httpx2.get(f"{address}/collections", headers=passed_on).json()
     assert found["links"][0]["href"] == "https://parcels.example.org/collections"
 

@@ -8,6 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from api.cli import (
+    backup,
     check,
     cluster,
     db,
@@ -15,6 +16,7 @@ from api.cli import (
     embed,
     export,
     generations,
+    keys,
     map,
     mcp,
     pretrain,
@@ -52,6 +54,9 @@ app.command("map")(map.map_)
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(generations.app, name="generations")
 app.add_typer(db.app, name="db")
+app.add_typer(keys.app, name="keys")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("check")(check.check)
 
 

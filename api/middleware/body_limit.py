@@ -1,11 +1,16 @@
 """A request's body is not larger than it may be."""
 
 from http import HTTPStatus
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import RequestError, refuse
+
+MAX_TEXT_BYTES: Final = 1 << 20
+"""Of a body that is no form: far more than the longest search, and little enough to be parsed at
+once. 64 MiB of ``[[],[],`` would take gigabytes, and the event loop for seconds."""
 
 
 class BodyLimit:
@@ -16,7 +21,7 @@ class BodyLimit:
 
     Args:
         app: The layers within.
-        most: Bytes of a body.
+        most: Bytes of a form with files; other bodies have at most ``MAX_TEXT_BYTES`` as well.
     """
 
     def __init__(self, app: ASGIApp, most: int) -> None:
@@ -28,8 +33,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared(scope) > self._most:
-            await refuse(_too_large(self._most), scope, receive, send)
+        most = self._most if _is_form(scope) else min(self._most, MAX_TEXT_BYTES)
+        if _declared(scope) > most:
+            await refuse(_too_large(most), scope, receive, send)
             return
         size = 0
         started = False
@@ -39,11 +45,11 @@ class BodyLimit:
             nonlocal size, refused
             message = await receive()
             size += len(message.get("body", b""))
-            if size <= self._most:
+            if size <= most:
                 return message
             if not started and not refused:
                 refused = True
-                await refuse(_too_large(self._most), scope, receive, send)
+                await refuse(_too_large(most), scope, receive, send)
             # So that whoever reads stops; what it answers is dropped.
             return {"type": "http.disconnect"}
 
@@ -54,6 +60,10 @@ class BodyLimit:
                 await send(message)
 
         await self._app(scope, counted, unless_refused)
+
+
+def _is_form(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
 
 
 def _declared(scope: Scope) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.dependencies import KeyDep, KnownParametersDep, SearcherDep
+from api.dependencies import KeyDep, KnownParametersDep, SearcherDep, WriteKeyDep
 from api.errors import PROBLEMS_OF_READING, problem_responses
 from api.features import SPACE_SCHEMA, described
 from api.parameters import Text
@@ -131,6 +131,7 @@ ClusteringId = Annotated[
 _PROBLEMS_OF_NAMING: Final = problem_responses(
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
     HTTPStatus.NOT_FOUND,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -182,6 +183,7 @@ async def clusters(
 
 @router.put(
     "/clusters/{number}/name",
+    dependencies=[WriteKeyDep],
     responses=_PROBLEMS_OF_NAMING
     | described("The name, as it is stored", "application/json", _NAMED_SCHEMA),
 )
@@ -194,7 +196,7 @@ def name_cluster(
 ) -> JSONResponse:
     """Name a stored cluster: filters, states and tools know the name from the next request on.
 
-    Two clusters may bear one name.
+    Two clusters may bear one name. A key must have the scope `write`.
     """
     stored = searcher.name_cluster(collection, number, given.name, clustering=clustering)
     return JSONResponse({"collection": collection, "cluster": number, "name": stored})
@@ -202,6 +204,7 @@ def name_cluster(
 
 @router.delete(
     "/clusters/{number}/name",
+    dependencies=[WriteKeyDep],
     responses=_PROBLEMS_OF_NAMING
     | described("The cluster, without a name", "application/json", _NAMED_SCHEMA),
 )
@@ -211,6 +214,9 @@ def unname_cluster(
     collection: GroupedCollection,
     clustering: ClusteringId = None,
 ) -> JSONResponse:
-    """Take the name of a stored cluster away, whether it has one or not."""
+    """Take the name of a stored cluster away, whether it has one or not.
+
+    A key must have the scope `write`.
+    """
     searcher.name_cluster(collection, number, None, clustering=clustering)
     return JSONResponse({"collection": collection, "cluster": number, "name": None})

@@ -1,13 +1,13 @@
 """``POST /search``: parcels that look like examples, a vector, or an image that is sent along."""
 
-import functools
 from http import HTTPStatus
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
-from api.dependencies import KeyDep, KnownParametersDep, SearcherDep, TurnsDep
+from api.decoder import LazyDecoder
+from api.dependencies import DecoderDep, KeyDep, KnownParametersDep, SearcherDep, TurnsDep
 from api.errors import problem_responses
 from api.features import GEOJSON, MATCHES_SCHEMA, GeoJSONResponse, described
 from api.filters import filter_from
@@ -39,30 +39,27 @@ router = APIRouter(
     responses=described("The matches, closest first", GEOJSON, MATCHES_SCHEMA),
     openapi_extra={"requestBody": body_description()},
 )
-async def search(request: Request, searcher: SearcherDep, turns: TurnsDep) -> GeoJSONResponse:
+async def search(
+    request: Request, searcher: SearcherDep, turns: TurnsDep, decoder: DecoderDep
+) -> GeoJSONResponse:
     """Parcels that look like some examples and not like others, like a vector, or like an image.
 
     Send JSON with `positive` and `negative` ids, or with a `vector`; or send a form
     (`multipart/form-data`) with an `image`. No example is ever its own match.
     """
     asked, image = await read_search(request)
-    answer = functools.partial(_answer, searcher, asked, image)
     if image is None:
-        return await turns.ask(answer)
+        return await turns.ask(lambda: GeoJSONResponse(_found(searcher, asked).to_geojson()))
+
+    def by_image() -> GeoJSONResponse:
+        return GeoJSONResponse(_by_image(searcher, decoder, asked, image).to_geojson())
+
     # To embed it takes seconds, most of them outside of the interpreter.
-    return await run_in_threadpool(answer)
+    return await run_in_threadpool(by_image)
 
 
-def _answer(
-    searcher: ParcelSearcher, asked: SearchRequest, image: SentImage | None
-) -> GeoJSONResponse:
-    return GeoJSONResponse(_found(searcher, asked, image).to_geojson())
-
-
-def _found(searcher: ParcelSearcher, asked: SearchRequest, image: SentImage | None) -> Matches:
+def _found(searcher: ParcelSearcher, asked: SearchRequest) -> Matches:
     where = _filter(asked)
-    if image is not None:
-        return _by_image(searcher, asked, image, where)
     if asked.vector is None:
         return searcher.similar_by_examples(
             asked.positive,
@@ -91,14 +88,14 @@ def _found(searcher: ParcelSearcher, asked: SearchRequest, image: SentImage | No
 
 
 def _by_image(
-    searcher: ParcelSearcher, asked: SearchRequest, image: SentImage, where: ParcelFilter
+    searcher: ParcelSearcher, decoder: LazyDecoder, asked: SearchRequest, image: SentImage
 ) -> Matches:
     # GDAL is needed for no other search.
     from indexer.imagery.reader import ReadingOptions
-    from indexer.imagery.uploads import read_upload
     from indexer.sensors import parse_bands, parse_baseline
     from retriever.query_embedding import bands_to_ask_with
 
+    where = _filter(asked)
     wanted = bands_to_ask_with(searcher.engine, asked.collection)
     options = ReadingOptions(
         bands=None if image.bands is None else parse_bands(image.bands),
@@ -106,7 +103,7 @@ def _by_image(
         wanted=wanted.names,
     )
     return searcher.similar_by_chip(
-        read_upload(image.content, image.name, options, wanted.spectral),
+        decoder.decode(image.content, image.name, options, wanted.spectral),
         collection=asked.collection,
         k=asked.k,
         where=where,

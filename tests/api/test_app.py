@@ -1,4 +1,5 @@
-import shutil
+import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from indexer.catalog.database import connect, upgrade
 from indexer.landscape import Landscape, draw_landscape
 from indexer.reindex import ReindexOptions, reindex
 from indexer.settings import Settings
+from tests.schemas import copy_index, matter_of_sqlite
 
 PARCEL = "/collections/demo/items/demo-003"
 ROUTES = ("/", "/api", "/health/ready", "/metrics", PARCEL, f"{PARCEL}/similar", f"{PARCEL}/state")
@@ -32,9 +34,9 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.settings import ApiSettings
 
-settings = ApiSettings(data_dir=sys.argv[1], database_url="", api_keys="")
+settings = ApiSettings(api_keys="")
 with TestClient(create_app(settings)) as client:
-    for path in sys.argv[2:]:
+    for path in sys.argv[1:]:
         assert client.get(path).status_code == 200, path
 loaded = [name for name in ("torch", "torchgeo", "torchvision") if name in sys.modules]
 assert not loaded, loaded
@@ -52,16 +54,22 @@ def in_folder(folder: Path) -> ApiSettings:
 @pytest.fixture
 def own_index(tmp_path: Path, demo_index: Settings) -> Settings:
     """A copy of the demo index that a test may change."""
-    shutil.copytree(demo_index.data_dir, tmp_path / "index")
+    copy_index(demo_index.data_dir, tmp_path / "index")
     return demo_index.model_copy(update={"data_dir": tmp_path / "index"})
 
 
 @contextmanager
-def served(app: ASGIApp) -> Iterator[str]:
+def served(app: ASGIApp, http: type[asyncio.Protocol] | str = "auto") -> Iterator[str]:
     """The address of a real server on a free port of this machine."""
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=0, log_config=None, log_level="warning", ws="none"
+            app,
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            log_level="warning",
+            ws="none",
+            http=http,
         )
     )
     thread = threading.Thread(target=server.run)
@@ -97,7 +105,8 @@ def test_a_real_server_answers_many_at_once(demo_index: Settings) -> None:
 
 def test_a_search_loads_no_torch(demo_index: Settings) -> None:
     subprocess.run(
-        [sys.executable, "-c", SEARCH_IN_A_FRESH_INTERPRETER, demo_index.data_dir, *ROUTES],
+        [sys.executable, "-c", SEARCH_IN_A_FRESH_INTERPRETER, *ROUTES],
+        env=os.environ | {"PARCELLE_DATA_DIR": str(demo_index.data_dir)},
         check=True,
         timeout=120,
     )
@@ -128,7 +137,7 @@ def test_without_a_database_the_service_lives_until_there_is_one(
             assert str(tmp_path) not in response.text
         assert not folder.exists(), "asking must not make an empty database"
 
-        shutil.copytree(demo_index.data_dir, folder)
+        copy_index(demo_index.data_dir, folder)
         assert client.get("/health/ready").status_code == 200
         assert client.get(f"{PARCEL}/similar").status_code == 200
 
@@ -167,6 +176,7 @@ def test_a_damaged_index_is_not_ready_and_its_path_is_not_told(own_index: Settin
         assert client.get(f"{PARCEL}/state").status_code == 200
 
 
+@matter_of_sqlite("it calls a lost table a failure of its own")
 def test_a_failing_database_puts_nothing_that_was_asked_into_the_log(
     own_index: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -290,3 +290,20 @@ def test_naming_asks_for_a_key_and_for_a_small_body(grouped: ApiSettings) -> Non
     with TestClient(create_app(small)) as client:
         response = client.put(NAME.format(1), json={"name": "x" * 2000})
         assert (response.status_code, response.json()["kind"]) == (413, "body-too-large")
+
+
+def test_naming_asks_for_a_key_that_may_write(grouped: ApiSettings) -> None:
+    keys = "read:reader,write:writer"
+    locked = ApiSettings(data_dir=grouped.data_dir, database_url="", api_keys=keys)
+    reader, writer = ({"X-API-Key": key} for key in ("reader", "writer"))
+    with TestClient(create_app(locked)) as client:
+        assert client.get("/clusters?collection=demo", headers=reader).status_code == 200
+        for response in (
+            client.put(NAME.format(1), json={"name": "maize"}, headers=reader),
+            client.delete(NAME.format(1), headers=reader),
+        ):
+            assert (response.status_code, response.json()["kind"]) == (403, "forbidden")
+            assert "scope write" in response.json()["detail"]
+        assert client.put(NAME.format(1), json={"name": "x"}, headers=writer).status_code == 200
+        assert client.get("/clusters?collection=demo", headers=writer).status_code == 200
+        assert client.delete(NAME.format(1), headers=writer).status_code == 200

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from indexer.lock import only_writer
 from tests.api.serving import served_by_a_process
 from tests.retriever.planted import Seen, at_cosine, plant, settings_in
 
@@ -70,7 +71,9 @@ def test_no_request_fails_and_no_answer_mixes_landscapes_while_generations_switc
         asking = [clients.submit(ask_until, stop, address) for _ in range(CLIENTS)]
         try:
             for generation in range(2, 2 + SWITCHES):
-                plant(index, landscape(generation))
+                # Without the lock, a service that starts would take what is built for a leftover.
+                with only_writer(index, doing="switches"):
+                    plant(index, landscape(generation))
         finally:
             stop.set()
         answered = [client.result() for client in asking]

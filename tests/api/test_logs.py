@@ -9,7 +9,7 @@ from contextvars import copy_context
 import pytest
 
 from api import request_ids
-from api.logs import FIELDS, JsonFormatter, log_config
+from api.logs import FIELDS, JsonFormatter, log_config, without_secrets
 
 
 def formatted(message: str, *args: object, **attributes: object) -> dict[str, object]:
@@ -21,6 +21,49 @@ def formatted(message: str, *args: object, **attributes: object) -> dict[str, ob
     assert line.isascii()
     found: dict[str, object] = json.loads(line)
     return found
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GET https://x.org/a.tif?se=1&sig=sesame%3D failed",
+        "postgresql+psycopg://me:sesame@h:1/d cannot be opened",
+        "postgresql+psycopg://me:a@sesame@h:1/d cannot be opened",
+        "postgresql+psycopg://me@h/d?password=sesame cannot be opened",
+        "failed to resolve host 'sesame@127.0.0.1'",
+        "connection with host=h password=sesame dbname=d failed",
+        "headers {'Authorization': 'Bearer sesame', 'X-API-Key': 'sesame'}",
+        "Authorization: Basic sesame=",
+        'token="sesame"',
+    ],
+)
+def test_no_secret_of_an_address_or_a_header_is_written(said: str) -> None:
+    line = str(formatted(said))
+    assert "sesame" not in line
+    assert "***" in line or "?..." in line
+
+
+def test_the_traceback_of_an_error_holds_no_secret_either() -> None:
+    try:
+        raise OSError("https://x.org/a.tif?sig=sesame")
+    except OSError:
+        found = formatted("failed", exc_info=sys.exc_info())
+    assert "sesame" not in str(found)
+    assert "https://x.org/a.tif?..." in str(found["traceback"])
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "GET /collections/demo/items: 200",
+        "The database sqlite:////srv/parcelle.db is locked.",
+        "Which parcels? None of them.",
+        "no key is set; a key: nothing",
+        "http://127.0.0.1:8000/ is taken",
+    ],
+)
+def test_what_is_no_secret_is_written_as_it_is(said: str) -> None:
+    assert without_secrets(said) == said
 
 
 def test_a_record_is_one_line_of_json() -> None:

@@ -1,7 +1,6 @@
 import importlib.metadata
 import json
 import logging
-import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -20,11 +19,13 @@ from api import mcp_server
 from api.app import create_app
 from api.mcp_server import MAX_BODY_BYTES, create_mcp_server, parcel_uri
 from indexer.embedding_space import UNTRAINED_NOTE
+from indexer.parcels.troubles import MAX_ID_BYTES
 from indexer.settings import Settings
 from retriever.search import ParcelSearcher
 from retriever.toolkit import ParcelToolkit
 from tests.api.test_app import api_settings, in_folder, served
 from tests.retriever.planted import UNTRAINED, Seen, at_cosine, plant, searching, settings_in
+from tests.schemas import copy_index, place_told_of
 
 NAMES = ["search_parcels", "get_parcel_state", "find_similar_parcels", "compare_parcels"]
 ODD_ID = "field 7/north é農"
@@ -432,7 +433,7 @@ async def test_stored_text_reaches_programs_cleaned_and_bounded(tmp_path: Path) 
     plant(
         chosen,
         [
-            Seen("a\n" + INJECTION, at_cosine(1), crop_name=INJECTION),
+            Seen("a\n" + INJECTION[: MAX_ID_BYTES - 100], at_cosine(1), crop_name=INJECTION),
             Seen("b", at_cosine(0.9), crop_name=INJECTION),
             Seen("i" * 300, at_cosine(0.7)),
             Seen("i" * 301, at_cosine(0.6)),
@@ -656,9 +657,9 @@ def test_a_service_without_a_database_says_what_to_do_and_answers_once_there_is_
             "the index needs its operator."
         )
         assert "no index yet" in post(client, "resources/list").json()["error"]["message"]
-        assert str(folder) in caplog.text, "the log tells where none was found"
+        assert place_told_of(folder) in caplog.text, "the log tells where none was found"
         assert not folder.exists(), "asking must not make an empty database"
 
-        shutil.copytree(index.data_dir, folder)
+        copy_index(index.data_dir, folder)
         result = post(client, "tools/call", called).json()["result"]
     assert result["structuredContent"]["id"] == "a"

@@ -77,7 +77,13 @@ def test_keys_are_named_where_they_are_asked_for(index: Settings, document: dict
     with TestClient(create_app(api_settings(index, keys="secret"))) as client:
         locked = client.get("/api", headers={"X-API-Key": "secret"}).json()
     assert locked["paths"]["/collections"]["get"]["security"]
-    assert locked["components"]["securitySchemes"]
+    schemes = locked["components"]["securitySchemes"]
+    told = " ".join(scheme["description"] for scheme in schemes.values())
+    assert "`read` asks, `write` asks and changes" in told
+    changing = locked["paths"]["/clusters/{number}/name"]
+    assert {"401", "403"} <= set(changing["put"]["responses"])
+    assert "`write`" in changing["delete"]["description"]
+    assert "403" not in locked["paths"]["/collections"]["get"]["responses"]
 
 
 def test_the_words_of_openapi_3_1_are_translated() -> None:

@@ -559,6 +559,33 @@ def test_an_expert_names_a_cluster_from_the_legend(
         assert "clusters=" not in page.url
 
 
+def test_a_key_that_may_only_read_is_told_so_when_it_names(
+    browser: Browser, grouped: tuple[str, Settings]
+) -> None:
+    _, settings = grouped
+    keys = ApiSettings(data_dir=settings.data_dir, database_url="", api_keys="read:r,write:w")
+    with (
+        served(create_app(keys)) as locked,
+        opened(browser, f"{locked}/#collection=demo&color=cluster", refused=[401, 403]) as page,
+    ):
+        page.get_by_role("textbox", name="Key").fill("r")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Name cluster 1").click()
+        page.get_by_label("Name of cluster 1").fill("wheat")
+        page.get_by_role("button", name="Save").click()
+        told = page.locator(".naming [role=alert]")
+        expect(told).to_contain_text("This key may only read")
+        expect(told).to_contain_text("scope write")
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Forget the key").click()
+        page.get_by_role("textbox", name="Key").fill("w")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Name cluster 1").click()
+        page.get_by_label("Name of cluster 1").fill("wheat")
+        page.get_by_role("button", name="Save").click()
+        expect(page.locator("#legend .name").first).to_have_text("1 · wheat")
+
+
 def test_a_name_that_is_refused_stays_to_be_corrected_or_left(
     browser: Browser, grouped: tuple[str, Settings]
 ) -> None:

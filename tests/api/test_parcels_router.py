@@ -1,5 +1,4 @@
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from indexer.settings import Settings
 from indexer.spectral_indices import INDICES
 from retriever.queries import Bbox
 from retriever.search import ParcelSearcher
+from tests.schemas import copy_index
 
 PARCEL = "/collections/demo/items/demo-003"
 
@@ -28,7 +28,7 @@ def two_collections(
 ) -> Settings:
     """The demo index and, in the same space, two parcels with slashes in their ids."""
     folder = tmp_path_factory.mktemp("two")
-    shutil.copytree(demo_index.data_dir, folder / "index")
+    copy_index(demo_index.data_dir, folder / "index")
     declared = json.loads(demo_landscape.parcels_file.read_text())
     declared["features"] = declared["features"][:2]
     for number, feature in enumerate(declared["features"], start=1):

@@ -1,17 +1,18 @@
 import pytest
 from pydantic import ValidationError
 
+from api.keys import ApiKey
 from api.settings import ApiSettings
 from indexer.errors import InvalidInputError
 
 
-def keys_of(settings: ApiSettings) -> list[str]:
-    return [key.get_secret_value() for key in settings.api_keys]
+def keys_of(settings: ApiSettings) -> list[ApiKey]:
+    return list(settings.api_keys)
 
 
 def test_keys_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PARCELLE_API_KEYS", "first, second,")
-    assert keys_of(ApiSettings()) == ["first", "second"]
+    monkeypatch.setenv("PARCELLE_API_KEYS", "first, read:second,")
+    assert keys_of(ApiSettings()) == [ApiKey.of("first", "write"), ApiKey.of("second", "read")]
 
 
 @pytest.mark.parametrize("text", ["", "  "])
@@ -28,6 +29,43 @@ def test_keys_are_not_shown() -> None:
     settings = ApiSettings(api_keys="sesame")
     assert "sesame" not in repr(settings)
     assert "sesame" not in settings.model_dump_json()
+
+
+def test_a_complaint_about_a_key_does_not_repeat_it() -> None:
+    for wrong in (
+        "good,read:sha256:sesame",
+        "sha256:sesame",
+        "sesame,write:",
+        "read:sha256:sesame,",
+    ):
+        with pytest.raises(ValidationError, match=r"PARCELLE_API_KEYS: entry [12]") as refused:
+            ApiSettings(api_keys=wrong)
+        assert "sesame" not in str(refused.value)
+
+
+def test_settings_keep_no_key_but_its_digest() -> None:
+    settings = ApiSettings(api_keys="sesame")
+    shown = [repr(settings), str(settings.model_dump()), settings.model_dump_json()]
+    digest = settings.api_keys[0].digest.get_secret_value()
+    assert not [text for text in shown if "sesame" in text or digest in text]
+
+
+@pytest.mark.parametrize("memory", ["", "much", "0", "100MiB"])
+def test_too_little_memory_for_uploads_is_refused(memory: str) -> None:
+    with pytest.raises(ValidationError, match="at least 512MiB"):
+        ApiSettings(api_keys="", decode_memory=memory)
+
+
+def test_memory_for_uploads_is_a_size() -> None:
+    assert ApiSettings(api_keys="", decode_memory="3GiB").decode_memory_bytes == 3 << 30
+
+
+def test_hosts_are_names_without_scheme_and_port() -> None:
+    settings = ApiSettings(api_keys="", allowed_hosts="Maps.example.org, [::1],*")
+    assert settings.allowed_hosts == ("maps.example.org", "[::1]", "*")
+    for wrong in ("https://a.org", "a.org:80", "a b"):
+        with pytest.raises(ValidationError, match="is no host"):
+            ApiSettings(api_keys="", allowed_hosts=wrong)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
@@ -72,7 +110,9 @@ def test_what_no_browser_sends_as_an_origin_is_refused(origin: str) -> None:
         ApiSettings(cors_origins=f"https://b.org,{origin}")
 
 
-@pytest.mark.parametrize("name", ["max_body_bytes", "request_timeout_s", "max_concurrent_requests"])
+@pytest.mark.parametrize(
+    "name", ["max_body_bytes", "request_timeout_s", "max_concurrent_requests", "decode_timeout_s"]
+)
 def test_limits_are_above_zero(name: str) -> None:
     with pytest.raises(ValidationError):
         ApiSettings.model_validate({name: 0})

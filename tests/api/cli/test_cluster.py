@@ -1,7 +1,6 @@
 import io
 import re
 import shlex
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from indexer.embedding_space import UNTRAINED_NOTE
 from tests.api.cli.conftest import Parcelle
 from tests.indexer.clusters.growing import parcels
 from tests.retriever.planted import UNTRAINED, plant, settings_in
+from tests.schemas import copy_index
 
 WHEAT_AND_GRASS = [
     *parcels("early", 6, 0, 1, crop_name="winter wheat"),
@@ -35,7 +35,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def index(home: Path, planted: Path) -> Path:
     """A copy of that index; its folder."""
-    shutil.copytree(planted, home, dirs_exist_ok=True)
+    copy_index(planted, home)
     return home
 
 

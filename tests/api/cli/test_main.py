@@ -9,6 +9,7 @@ import pytest
 
 from indexer.catalog import database
 from tests.api.cli.conftest import Parcelle
+from tests.schemas import matter_of_sqlite
 from tests.synthetic import make_chip, write_geotiff
 
 COMMANDS = (
@@ -27,7 +28,10 @@ COMMANDS = (
     ("cluster", "list"),
     ("cluster", "forget"),
     ("check",),
+    ("backup",),
+    ("restore",),
     ("db", "upgrade"),
+    ("keys", "new"),
     ("generations", "list"),
     ("generations", "rebuild"),
 )
@@ -99,6 +103,7 @@ def test_question_in_a_wrong_folder_makes_no_database_there(parcelle: Parcelle, 
     assert not home.exists()
 
 
+@matter_of_sqlite("one writer at a time")
 def test_database_that_stays_locked_is_an_error_without_traceback(
     parcelle: Parcelle, home: Path, tiny_croma: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

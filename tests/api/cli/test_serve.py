@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from api.keys import new_key
 from indexer.settings import Settings
 from tests.api.test_app import PARCEL
 from tests.api.test_metrics import samples, value
@@ -255,6 +256,47 @@ def test_by_default_the_log_is_silent_about_what_goes_well(serve: Serve) -> None
     assert httpx.get(f"{serving.address}{PARCEL}").status_code == 200
     assert serving.end() == 0
     assert serving.messages == []
+
+
+def test_keys_stored_in_plain_form_are_warned_of_and_kept_by_no_worker(serve: Serve) -> None:
+    key, kept = new_key("read")
+    serving = serve("--workers", "2", API_KEYS=f"sesame,{kept.entry}")
+    for one, status in ((key, 200), ("sesame", 200), (kept.entry, 401)):
+        answer = httpx.get(f"{serving.address}{PARCEL}", headers={"X-API-Key": one})
+        assert answer.status_code == status
+    workers = [pid for pid in processes_of(serving.process.pid) if pid != serving.process.pid]
+    held = [Path(f"/proc/{pid}/environ").read_bytes() for pid in workers]
+    assert [environ for environ in held if b"sesame" in environ] == []
+    assert serving.end() == 0
+    (warning,) = [one for one in serving.messages if one["level"] == "WARNING"]
+    assert str(warning["message"]).startswith("1 of the keys in PARCELLE_API_KEYS can be read")
+    assert "sesame" not in str(serving.messages)
+
+
+def test_without_keys_only_names_of_this_machine_may_be_asked(serve: Serve) -> None:
+    serving = serve(ALLOWED_HOSTS="maps.example.org")
+    for host, status in (("maps.example.org", 200), ("localhost", 200), ("evil.example", 421)):
+        answer = httpx.get(f"{serving.address}{PARCEL}", headers={"Host": host})
+        assert answer.status_code == status
+
+
+def test_an_upload_that_ends_its_process_costs_the_service_nothing(serve: Serve) -> None:
+    serving = serve()
+    files = {"image": ("a.tif", b"no image", "image/tiff")}
+
+    def asked() -> int:
+        return httpx.post(f"{serving.address}/search", files=files, timeout=60).status_code
+
+    assert asked() == 422
+    server = serving.process.pid
+    (decoder,) = [pid for pid in processes_of(server) if pid != server]
+    os.kill(decoder, signal.SIGSEGV)
+    assert asked() == 422
+    (other,) = [pid for pid in processes_of(server) if pid != server]
+    assert other != decoder
+    assert serving.end() == 0
+    wait_for(lambda: not processes_of(server))
+    assert not list(serving.folder.glob("parcelle-decoding-*"))
 
 
 def test_a_password_of_the_database_is_not_logged(serve: Serve) -> None:
