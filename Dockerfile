@@ -16,7 +16,7 @@ ENV UV_TORCH_BACKEND=$TORCH_BACKEND \
 WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 RUN pip install --no-cache-dir -c requirements.lock uv \
-    && uv pip install -c requirements.lock -r pyproject.toml --extra postgres
+    && uv pip install -c requirements.lock -r pyproject.toml --extra postgres --extra milvus
 
 COPY indexer indexer
 COPY retriever retriever

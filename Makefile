@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format setup lock
+.PHONY: help demo test test-postgres soak lint format setup lock
 
 BIN := .venv/bin
 STAMPS := .venv/.stamp
@@ -16,10 +16,13 @@ SUITABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python \
 	--constraints requirements.lock --build-constraints requirements.lock
 DEFINITIONS := pyproject.toml requirements.lock
+# What only reads images, trains encoders or searches files runs once, with `make test`; so does the map.
+OPEN_A_DATABASE := tests/indexer tests/retriever tests/api --ignore=tests/api/test_page.py \
+	$(addprefix --ignore=tests/indexer/,imagery training encoders vector_index milvus)
 
 help: ## List these targets
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; \
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-13s %s\n' "$$name" "$$text"; \
 	done
 
 demo: $(STAMPS)-runtime ## Set up, draw a small landscape, index it, show similar parcels and a state
@@ -28,6 +31,14 @@ demo: $(STAMPS)-runtime ## Set up, draw a small landscape, index it, show simila
 test: lint ## Set up, run the linters, then the whole test suite
 	@echo '== pytest, on two cores'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-postgres: $(STAMPS)-dev ## Run the tests that open a database on PostgreSQL instead of SQLite
+	@echo '== pytest on PostgreSQL, on two cores'
+	@OMP_NUM_THREADS=1 PARCELLE_TEST_DATABASE=postgresql \
+		$(BIN)/python -m pytest -n 2 --dist loadfile $(OPEN_A_DATABASE)
+
+soak: $(STAMPS)-dev ## Ask, write and switch generations for ten minutes; every answer is checked
+	@$(BIN)/python -m tests.soak --seconds 600
 
 lint: $(STAMPS)-dev ## Check style, format, types and the direction of imports
 	@echo '== ruff check'
