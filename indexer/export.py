@@ -1,5 +1,6 @@
 """``export``: the vectors of an index as a file."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,9 +46,10 @@ def export(engine: Engine, out: Path, collection: str | None = None) -> ExportRe
     with engine.connect() as connection, growing_array(out) as vectors:
         space = get_space(connection, space_id)
         rows: list[VectorRow] = []
-        for vector, *fields in rows_to_export(connection, space_id, collection):
-            vectors.append(np.frombuffer(vector, dtype="<f4").astype(np.float32))
-            rows.append(VectorRow(*fields))
+        with closing(rows_to_export(connection, space_id, collection)) as found:
+            for vector, *fields in found:
+                vectors.append(np.frombuffer(vector, dtype="<f4").astype(np.float32))
+                rows.append(VectorRow(*fields))
         about: dict[str, Any] = {
             "space": {**describe_space(space.recipe, space.digest), "digest": space.digest},
             "recipe": space.recipe,

@@ -50,7 +50,7 @@ def test_readme_names_every_command_and_option(command: str) -> None:
 def test_readme_names_no_command_that_does_not_exist() -> None:
     named = set(
         re.findall(
-            r"parcelle ((?:db|generations) \w+|cluster (?:name|list|forget)|[a-z]+)\b", README
+            r"parcelle ((?:db|generations|keys) \w+|cluster (?:name|list|forget)|[a-z]+)\b", README
         )
     )
     assert named <= set(commands()) | {"reindex", "cluster"}

@@ -138,7 +138,7 @@ def make_clusters(
     """
     _check(k)
     progress = progress or Silent()
-    with opened_catalog(settings) as engine, only_writer(settings.data_dir):
+    with opened_catalog(settings) as engine, only_writer(settings, engine, doing="cluster"):
         with engine.connect() as connection:
             name = only_collection(connection, collection)
             found = find_collection(connection, name)

@@ -117,7 +117,7 @@ def _start(plan: Plan) -> int:
             (projection, "MIN_ROWS_FOR_MEAN"),
         ):
             setattr(module, limit, plan.frozen_at)
-    _install(plan)
+    install(plan)
     settings = Settings(data_dir=Path(plan.data_dir), database_url="")
     with one_layer_installed():
         reindex.reindex(settings, [plan.images], options(batch_size=1, full=plan.full))
@@ -125,7 +125,8 @@ def _start(plan: Plan) -> int:
     os._exit(0)
 
 
-def _install(plan: Plan) -> None:
+def install(plan: Plan) -> None:
+    """Let the plan's step be the last, in this process."""
     owner, moment, calls = OWNERS[plan.moment.owner], plan.moment, 0
     real = getattr(owner, moment.step)
 

@@ -490,7 +490,7 @@ def test_a_writer_that_is_killed_loses_nothing_acknowledged_and_brings_nothing_b
     catalog, told = Catalog(engine), Told()
     watch, delta = CommitWatch(engine), catalog.empty
     for life in range(3):
-        delta = _live_and_die(catalog, watch, delta, told, life)
+        delta = _live_and_die(tmp_path, catalog, watch, delta, told, life)
         assert_as_told(catalog, told, delta)
         assert_as_told(catalog, told, catalog.advanced())
     watch.close()
@@ -498,10 +498,9 @@ def test_a_writer_that_is_killed_loses_nothing_acknowledged_and_brings_nothing_b
 
 
 def _live_and_die(
-    catalog: Catalog, watch: CommitWatch, delta: Delta, told: Told, life: int
+    folder: Path, catalog: Catalog, watch: CommitWatch, delta: Delta, told: Told, life: int
 ) -> Delta:
     """Let a writer run for some commits, reading beside it, and kill it in the middle."""
-    folder = Path(str(catalog.engine.url.database)).parent
     program = [sys.executable, "-m", "tests.indexer.killed_writer"]
     arguments = [str(folder), str(catalog.space_id), str(100 * life)]
     seen = watch.version()

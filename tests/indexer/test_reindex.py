@@ -1,6 +1,5 @@
 import gc
 import json
-import shutil
 import weakref
 from dataclasses import replace
 from datetime import date
@@ -46,6 +45,7 @@ from tests.indexer.farm import (
     write_parcels,
 )
 from tests.indexer.one_layer import OneLayerEncoder, enlarge, one_layer_installed
+from tests.schemas import copy_index
 from tests.synthetic import write_geotiff
 
 FloatArray = npt.NDArray[np.float32]
@@ -70,7 +70,7 @@ def three_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def indexed(three_images: Path, tmp_path: Path) -> tuple[Settings, Path]:
     """A copy of that index, and the folder of its images."""
-    shutil.copytree(three_images, tmp_path, dirs_exist_ok=True)
+    copy_index(three_images, tmp_path)
     return settings_in(tmp_path / "data"), tmp_path / "images"
 
 
@@ -97,7 +97,7 @@ def first_year(tmp_path_factory: pytest.TempPathFactory, farm: Landscape) -> Pat
 @pytest.fixture
 def indexed_farm(first_year: Path, tmp_path: Path) -> Settings:
     """A copy of the farm's index."""
-    shutil.copytree(first_year, tmp_path / "data")
+    copy_index(first_year, tmp_path / "data")
     return settings_in(tmp_path / "data")
 
 

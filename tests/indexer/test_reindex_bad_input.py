@@ -1,4 +1,3 @@
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,8 @@ from tests.indexer.farm import (
     write_parcels,
 )
 from tests.indexer.one_layer import one_layer_installed
-from tests.synthetic import write_geotiff
+from tests.schemas import copy_index
+from tests.synthetic import UTM_31, write_geotiff
 
 L2A = PROFILES["l2a"]
 BOW_TIE = Polygon([*on_image(14, 14, 20, 20).exterior.coords][i] for i in (0, 2, 1, 3))
@@ -72,7 +72,7 @@ def two_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def index(two_images: Path, tmp_path: Path, one_layer: str) -> Index:
     """A copy of that index."""
-    shutil.copytree(two_images, tmp_path, dirs_exist_ok=True)
+    copy_index(two_images, tmp_path)
     settings = Settings(data_dir=tmp_path / "data", database_url="", croma_weights="untrained")
     return Index(settings, tmp_path / "images")
 
@@ -267,6 +267,30 @@ def test_an_unusable_parcel_is_skipped_by_name_and_the_others_are_indexed(
     assert bad[0] is None or bad[0] in skipped.source
     assert (report.embedded, report.parcels) == (1, 1)
     assert set(vectors(index.settings, "farm")) == {("p1", "good")}
+
+
+def test_ids_and_texts_that_a_database_cannot_store_do_not_end_a_run(
+    index: Index, tmp_path: Path
+) -> None:
+    longest = "i" * 2_000
+    parcels = tmp_path / "parcels.parquet"
+    geopandas.GeoDataFrame(
+        {
+            "id": ["p\0", longest + "i", longest],
+            "crop:name": ["wheat", "wheat", "win\0ter wheat"],
+            "note": ["", "", "so\0il"],
+        },
+        geometry=[on_image(4, 4, 12, 12), on_image(12, 4, 20, 12), on_image(4, 12, 12, 20)],
+        crs=UTM_31,
+    ).to_parquet(parcels)
+    chosen = options(parcels=parcels, collection="farm")
+    report = reindex(index.settings, [index.images / "good.tif"], chosen)
+    assert kinds(report.skipped) == ["id-invalid"] * 2
+    assert (report.embedded, report.parcels) == (1, 1)
+    with searching(index.settings) as searcher:
+        parcel = searcher.state(longest, collection="farm").parcel
+    assert (parcel.crop_name, parcel.attributes) == ("winter wheat", {"note": "soil"})
+    assert reindex(index.settings, [index.images / "good.tif"], chosen).unchanged == 1
 
 
 def test_a_parcel_without_data_is_skipped_by_name(index: Index, tmp_path: Path) -> None:

@@ -240,6 +240,6 @@ def test_a_full_dry_run_foretells_a_new_space_and_keeps_the_old(
 def test_a_dry_run_does_not_wait_for_whoever_writes(settings: Settings, tmp_path: Path) -> None:
     write_images(tmp_path / "images", 2)
     reindex(settings, [tmp_path / "images"], options())
-    with only_writer(settings.data_dir):
+    with only_writer(settings, doing="reindex"):
         report = reindex(settings, [tmp_path / "images"], options(dry_run=True))
     assert report.unchanged == 2

@@ -1,6 +1,5 @@
 import errno
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from tests.indexer.farm import (
 )
 from tests.indexer.killed_reindex import Moment, Plan, Runs
 from tests.indexer.one_layer import one_layer_installed
+from tests.schemas import copy_index
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 
@@ -85,7 +85,7 @@ def season(tmp_path_factory: pytest.TempPathFactory) -> Path:
         reindex(settings_in(folder / "first"), [images], options())
         write_images(images, 5)
         write_image(images / "image-01.tif", seed=77)
-        shutil.copytree(folder / "first", folder / "undisturbed")
+        copy_index(folder / "first", folder / "undisturbed")
         for name in ("undisturbed", "undisturbed-first"):
             reindex(settings_in(folder / name), [images], options(batch_size=1))
     return folder
@@ -103,7 +103,7 @@ def runs(season: Path) -> Iterator[Runs]:
     plans["full"] = Plan(str(season / "full"), images, FULL_AND_FROZEN, full=True, frozen_at=2)
     plans["alive"] = Plan(str(season / "alive"), images, AFTER_ONE_BATCH, stops=True)
     for name in plans.keys() - FIRST_RUN_DEATHS.keys():
-        shutil.copytree(season / "first", season / name)
+        copy_index(season / "first", season / name)
     runs = Runs(plans)
     yield runs
     runs.end()
@@ -211,7 +211,7 @@ def test_while_one_run_writes_others_are_refused_and_readers_go_on(
 def test_a_disk_that_fills_up_while_publishing_leaves_the_former_generation(
     season: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(season / "first", tmp_path / "data")
+    copy_index(season / "first", tmp_path / "data")
     settings, images = settings_in(tmp_path / "data"), season / "images"
 
     def full_disk(path: Path, content: bytes) -> None:
@@ -219,7 +219,7 @@ def test_a_disk_that_fills_up_while_publishing_leaves_the_former_generation(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write_durably", full_disk)
+        patch.setattr(store, "write_durably", full_disk)
         with pytest.raises(StorageError, match="No space left") as caught:
             reindex(settings, [images], options())
     assert caught.value.kind == "write-failed"

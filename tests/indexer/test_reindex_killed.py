@@ -13,6 +13,7 @@ from tests.indexer.farm import options, reading, searching
 from tests.indexer.field_scenes import write_field_scene, write_fields
 from tests.indexer.killed_anywhere import Scenario, run_all
 from tests.indexer.one_layer import one_layer_installed
+from tests.schemas import copy_index
 
 SCENARIOS = {"first run": 7, "projection frozen on the way": 7, "second season": 6}
 """Twenty deaths in all."""
@@ -58,7 +59,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Scenario
     for scenario in scenarios:
         Path(scenario.folder).mkdir()
     for data_dir in (*scenarios[-1].data_dirs, scenarios[-1].undisturbed):
-        shutil.copytree(first, data_dir)
+        copy_index(first, data_dir)
     return dict(zip(SCENARIOS, zip(scenarios, run_all(scenarios), strict=True), strict=True))
 
 

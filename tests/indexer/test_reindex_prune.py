@@ -33,6 +33,7 @@ from tests.indexer.farm import (
 from tests.indexer.imagery.stac.catalogs import bands_of, item, write_bands, write_catalog
 from tests.indexer.imagery.test_joint import write_optical, write_radar
 from tests.indexer.one_layer import one_layer_installed
+from tests.schemas import copy_index
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 
@@ -82,7 +83,7 @@ def four_parcels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def farm(four_parcels: Path, tmp_path: Path) -> Farm:
     """A copy of that farm."""
-    shutil.copytree(four_parcels, tmp_path, dirs_exist_ok=True)
+    copy_index(four_parcels, tmp_path)
     return Farm(tmp_path)
 
 

@@ -1,6 +1,5 @@
 """A large index goes on after a reindex, with what was committed since; a small one is built."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ from indexer.reindex import ReindexReport, reindex
 from indexer.settings import Settings
 from tests.indexer.farm import VEGETATION, on_image, options, searching, write_image, write_parcels
 from tests.indexer.one_layer import one_layer_installed
+from tests.schemas import copy_index
 
 pytestmark = pytest.mark.usefixtures("one_layer")
 
@@ -49,7 +49,7 @@ def three_parcels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def farm(three_parcels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     """A copy of that farm, where three rows are too many to be built at once."""
-    shutil.copytree(three_parcels, tmp_path, dirs_exist_ok=True)
+    copy_index(three_parcels, tmp_path)
     monkeypatch.setattr(compaction, "BUILT_IN_SECONDS", 2)
     return Farm(tmp_path)
 

@@ -392,7 +392,7 @@ def test_without_a_publication_there_is_nothing_to_group(empty: Settings) -> Non
 
 def test_nothing_is_grouped_while_another_process_writes(empty: Settings, engine: Engine) -> None:
     plant(empty, THREE)
-    with only_writer(empty.data_dir), pytest.raises(ConflictError):
+    with only_writer(empty, engine, doing="reindex"), pytest.raises(ConflictError):
         make_clusters(empty, k=3)
     assert rows(engine) == (0, 0, 0)
 

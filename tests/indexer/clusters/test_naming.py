@@ -98,7 +98,7 @@ def test_a_collection_that_was_never_grouped_says_how_to(empty: Settings, engine
 
 
 def test_a_cluster_is_named_while_a_reindex_runs(grouped: Settings, engine: Engine) -> None:
-    with only_writer(grouped.data_dir):
+    with only_writer(grouped, engine, doing="reindex"):
         name_cluster(engine, "demo", 3, "grassland")
     assert names_of(engine) == {3: "grassland"}
 
