@@ -325,6 +325,15 @@ def assert_alike(told: dict[str, Any], expected: dict[str, Any]) -> None:
             assert value == pytest.approx(expected[name], rel=1e-4, abs=1e-5)
 
 
+def nearly_whole(chip: Chip, geometry: Outline) -> int:
+    """Pixels of which float32 cannot tell whether they count as wholly inside the inner buffer."""
+    if geometry is None:
+        return 0
+    assert chip.crs is not None
+    (core,) = inner_buffers([geometry], chip.crs, 5)
+    return int((np.abs(shares_by_intersection(chip, core) - (1 - 1e-5)) < 2e-6).sum())
+
+
 def assert_as_defined(chip: Chip, geometries: Sequence[Outline]) -> list[Observed]:
     """Check what is observed of each parcel against its definition."""
     observed = observe_parcels(chip, geometries)
@@ -334,7 +343,13 @@ def assert_as_defined(chip: Chip, geometries: Sequence[Outline]) -> list[Observe
         found = np.zeros(chip.shape, dtype=np.float32)
         found[one.rows, one.columns] = one.share
         np.testing.assert_allclose(found, shares, atol=2e-6)
-        assert_alike(one.state.to_dict(), state.to_dict())
+        told, expected = one.state.to_dict(), state.to_dict()
+        doubtful = nearly_whole(chip, geometry)
+        if 0 < abs(told["whole_valid_pixels"] - expected["whole_valid_pixels"]) <= doubtful:
+            # So near to whole that the last digit decides, and with it what is reliable.
+            for name in ("whole_valid_pixels", "reliable"):
+                told[name] = expected[name]
+        assert_alike(told, expected)
     return observed
 
 

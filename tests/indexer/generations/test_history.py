@@ -274,7 +274,9 @@ def die(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "step", ["check_files", "switch_generation"], ids=["before the switch", "in its transaction"]
+    "step",
+    ["check_generation", "switch_generation"],
+    ids=["before the switch", "in its transaction"],
 )
 def test_a_rollback_that_dies_switched_nothing(
     three_times: Published, monkeypatch: pytest.MonkeyPatch, step: str
