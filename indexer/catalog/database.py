@@ -148,8 +148,9 @@ def trouble_with_file(engine: Engine, error: BaseException) -> StorageError | No
     if not file:
         return None
     if code in _DAMAGED:
+        found = "is damaged" if code == sqlite3.SQLITE_CORRUPT else "is damaged, or none"
         return StorageError(
-            f"The database {file} is damaged ({error}); move that file away, then restore a "
+            f"The database {file} {found} ({error}); move that file away, then restore a "
             "backup: parcelle restore DIR --replace",
             kind="database-corrupt",
         )

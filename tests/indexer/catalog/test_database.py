@@ -109,9 +109,9 @@ def test_a_file_that_is_no_database_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "parcelle.db"
     path.write_bytes(b"GeoPackage of another program" * 100)
     before = path.read_bytes()
-    with pytest.raises(StorageError, match=r"parcelle\.db cannot be opened") as caught:
+    with pytest.raises(StorageError, match=r"parcelle\.db is damaged, or none") as caught:
         connect(Settings(data_dir=tmp_path, database_url=""))
-    assert caught.value.kind == "database-unreachable"
+    assert caught.value.kind == "database-corrupt"
     assert path.read_bytes() == before
 
 
