@@ -30,7 +30,7 @@ def backup(
         return
     say(
         f"{folder}: {made.counts.get('parcels', 0)} parcels, {made.counts.get('embeddings', 0)} "
-        f"embeddings and {len(made.generations)} generations in {made.total_bytes / 1e6:,.1f} MB."
+        f"embeddings and {_counted(len(made.generations))} in {made.total_bytes / 1e6:,.1f} MB."
     )
     tell_notes(f"Not in the backup: {one}" for one in made.left_out)
 
@@ -49,7 +49,7 @@ def restore(
 
     For example:
 
-      PARCELLE_DATABASE_URL=postgresql+psycopg://user@host/name parcelle restore /backups/monday
+      PARCELLE_DATA_DIR=/srv/parcelle parcelle restore /backups/monday
     """
     from indexer.backup.restoring import restore as run
 
@@ -58,12 +58,18 @@ def restore(
         say_json({"folder": str(folder.absolute())} | done.to_dict())
         return
     counts = done.description.counts
+    of_backup = zip(done.generations, done.description.generations, strict=True)
+    answering = [number for number, one in of_backup if one["current"]]
     say(
         f"{done.database}: {counts.get('parcels', 0)} parcels and {counts.get('embeddings', 0)} "
         f"embeddings as of {done.description.created_at}, answered by "
-        f"{_named(done.generations) if done.generations else 'no generation'}."
+        f"{_named(answering) if answering else 'no generation'}."
     )
     tell_notes(f"Not in the backup: {one}" for one in done.description.left_out)
+
+
+def _counted(generations: int) -> str:
+    return f"{generations} generation{'' if generations == 1 else 's'}"
 
 
 def _named(numbers: list[int]) -> str:

@@ -100,13 +100,15 @@ def back_up(settings: Settings, folder: Path, progress: Progress | None = None) 
         progress: Is told how far the work has come.
 
     Raises:
-        InvalidInputError: If something is in the folder (``folder-not-empty``).
+        InvalidInputError: If something is in the folder (``folder-not-empty``), or it lies among
+            the generations (``invalid-option``).
         StorageError: If the catalog cannot be read, a generation that answers is damaged
             (``generation-corrupt``), or the backup cannot be written (``write-failed``,
             ``disk-full``).
     """
     folder = folder.absolute()
     progress = progress or Silent()
+    _require_outside(folder, settings)
     _require_empty(folder)
     engine = _opened(settings)
     try:
@@ -120,6 +122,16 @@ def back_up(settings: Settings, folder: Path, progress: Progress | None = None) 
     finally:
         engine.dispose()
     return description
+
+
+def _require_outside(folder: Path, settings: Settings) -> None:
+    """Refuse a place where the next writer would clear the backup away."""
+    if folder.resolve().is_relative_to(settings.generations_dir.resolve()):
+        raise InvalidInputError(
+            f"{folder} is in the folder of the generations, where writers remove what they do not "
+            f"know; name one outside of {settings.generations_dir}.",
+            kind="invalid-option",
+        )
 
 
 def _require_empty(folder: Path) -> None:

@@ -12,7 +12,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -48,12 +48,14 @@ from indexer.catalog.database import (
     upgrade,
 )
 from indexer.catalog.tables import Collection, EmbeddingSpace, Generation
-from indexer.errors import InvalidInputError
+from indexer.errors import InvalidInputError, ParcelleError
 from indexer.generations.files import (
-    ASIDE,
+    PLACED_FILE,
+    RESTORING,
     flush_file,
     flush_folder,
     make_folder,
+    placed_by_restore,
     remove_generations,
     write_durably,
 )
@@ -61,12 +63,6 @@ from indexer.generations.manifest import MANIFEST_FILE
 from indexer.lock import Held, only_writer
 from indexer.progress import Progress, Silent
 from indexer.settings import Settings
-
-_ASIDE: Final = f"{ASIDE}restore"
-"""Below the generations, where the next writer clears it away if it is left."""
-
-_PLACED_FILE: Final = "placed.json"
-"""In it: which generations were put in their places before the catalog knew them."""
 
 _NOTHING_RESTORED: Final = "Nothing was restored; what was there goes on."
 
@@ -156,7 +152,7 @@ class _Restoration:
         self.description = description
         self.progress = progress
         self.generations = settings.generations_dir
-        self.aside = self.generations / _ASIDE
+        self.aside = self.generations / RESTORING
 
     def run(self, replace: bool) -> Restored:
         """Do all of it."""
@@ -187,8 +183,10 @@ class _Restoration:
             if self.engine is None and renumbering == AS_IT_IS:
                 self._place_catalog()
             remove_generations(self.generations, self._numbers() - set(placed))
-        finally:
-            shutil.rmtree(self.aside, ignore_errors=True)
+        except BaseException:
+            self._clear_away_after_failure()
+            raise
+        shutil.rmtree(self.aside, ignore_errors=True)
         url = make_url(self.settings.resolved_database_url)
         return Restored(
             self.description,
@@ -201,17 +199,32 @@ class _Restoration:
 
     def _clear_away_what_was_left(self) -> None:
         """Remove what a restore left that was killed before the catalog knew of it."""
-        try:
-            placed = set(json.loads((self.aside / _PLACED_FILE).read_bytes()))
-        except (OSError, ValueError):
-            placed = set()
-        known: set[int] = set()
-        if self.engine is not None and schema_status(self.engine) != "empty":
-            with self.engine.connect() as connection:
-                known = set(connection.scalars(select(Generation.id)))
-        remove_generations(self.generations, placed - known)
+        placed = placed_by_restore(self.generations)
+        remove_generations(self.generations, placed - self._known())
         if self.aside.exists():
             shutil.rmtree(self.aside)
+
+    def _clear_away_after_failure(self) -> None:
+        """Leave nothing; a server may still commit, so there the next writer asks what it did."""
+        if self.engine is not None and self.engine.dialect.name != "sqlite":
+            if placed_by_restore(self.generations):
+                return
+        with suppress(ParcelleError, DBAPIError, OSError):
+            self._clear_away_what_was_left()
+
+    def _known(self) -> set[int]:
+        """Generations that the catalog names, as far as there is one by now."""
+        if not database_exists(self.settings):
+            return set()
+        engine = self.engine or connect(self.settings)
+        try:
+            if schema_status(engine) == "empty":
+                return set()
+            with engine.connect() as connection:
+                return set(connection.scalars(select(Generation.id)))
+        finally:
+            if engine is not self.engine:
+                engine.dispose()
 
     def _is_there(self) -> str | None:
         """What would have to make room, as a sentence without an end; None for an empty place."""
@@ -332,7 +345,7 @@ class _Restoration:
             manifests = {row.id: row.manifest for row in rows}
         wanted = [int(one["generation"]) for one in self.description.generations]
         placed = [number + renumbering.generations for number in wanted]
-        write_durably(self.aside / _PLACED_FILE, json.dumps(placed).encode())
+        write_durably(self.aside / PLACED_FILE, json.dumps(placed).encode())
         flush_folder(self.aside)
         for number, place in zip(wanted, placed, strict=True):
             folder = self.aside / GENERATIONS / str(number)

@@ -462,16 +462,6 @@ def answering(connection: Connection) -> list[Answering]:
     return [Answering(*key, frozenset(names)) for key, names in found.items()]
 
 
-def current_manifests(connection: Connection) -> list[dict[str, Any]]:
-    """Manifests of the generations that answer."""
-    statement = (
-        select(Generation.manifest)
-        .join(EmbeddingSpace, EmbeddingSpace.current_generation_id == Generation.id)
-        .where(EmbeddingSpace.id.in_(select(Collection.space_id)))
-    )
-    return [dict(manifest) for manifest in connection.scalars(statement)]
-
-
 def list_generations(connection: Connection, *, in_use: bool = False) -> list[Published]:
     """Generations, latest first, each with whether it is one that answers.
 

@@ -75,7 +75,8 @@ def withdraw(
     """Have the generation before answer instead of a damaged one, if there is a sound one.
 
     It answers with all that was committed since. One that is far behind would make every search
-    slow, so that it is better to go on with damage to some vector until a new index is built.
+    slow, and one of collections that have moved to another space since would take them back, so
+    that it is better to go on with damage to some vector until a new index is built.
 
     Args:
         engine: The catalog; the caller is its only writer, and builds the index anew.
@@ -100,15 +101,16 @@ def withdraw(
 def _earlier(engine: Engine, folder: Path, damage: Damage) -> int | None:
     """The generation before a damaged one, unless it is far behind."""
     with snapshot(engine) as connection:
-        current = {one.space_id: one.generation for one in answering(connection)}
-        if current.get(damage.space_id) != damage.generation:
+        now = {one.space_id: one for one in answering(connection)}.get(damage.space_id)
+        if now is None or now.generation != damage.generation:
             return None
         earlier = [
             one
             for one in generation_records(connection)
             if one.space_id == damage.space_id and one.number < damage.generation
         ]
-        if not earlier:
+        # Collections that are searched in another space by now must not come back with it.
+        if not earlier or not set(earlier[0].manifest.collections) <= now.collections:
             return None
         since = standing_of(connection, folder, damage.space_id, earlier[0].manifest)
     return earlier[0].number if since.changed <= _MOST_BESIDE else None

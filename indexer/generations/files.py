@@ -27,6 +27,12 @@ from indexer.generations.manifest import MANIFEST_FILE, Manifest
 ASIDE: Final = ".building-"
 """Begins the name of a folder that is not published yet."""
 
+RESTORING: Final = f"{ASIDE}restore"
+"""The folder of a restore that is under way."""
+
+PLACED_FILE: Final = "placed.json"
+"""In it: which generations were put in their places before the catalog knew them."""
+
 CHECKED_BYTES: Final = 256 << 20
 """Files of at most so many bytes are read whole whenever a generation is opened."""
 
@@ -143,6 +149,14 @@ def corrupt(path: Path, manifest: Manifest, what: str) -> StorageError:
     )
 
 
+def placed_by_restore(folder: Path) -> set[int]:
+    """Generations that a restore put in their places, which has not told that it is done."""
+    try:
+        return set(json.loads((folder / RESTORING / PLACED_FILE).read_bytes()))
+    except (OSError, TypeError, ValueError):
+        return set()
+
+
 # Removing ----------------------------------------------------------------------------------------
 
 
@@ -164,11 +178,3 @@ def remove_generations(folder: Path, numbers: Iterable[int]) -> None:
 def give_up(aside: Path) -> None:
     """Remove what was written of a generation that will not be published."""
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def bytes_in(folder: Path) -> int:
-    """Of all files in a folder."""
-    try:
-        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    except OSError:
-        return 0

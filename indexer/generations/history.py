@@ -181,16 +181,6 @@ def discard(
         backend.tidy(engine, folder)
 
 
-def earlier_than(engine: Engine, generation: int) -> GenerationRecord | None:
-    """The kept generation that answered before one that answers now, if there is any."""
-    with snapshot(engine) as connection:
-        records, now = generation_records(connection), answering(connection)
-    for one in now:
-        if one.generation == generation:
-            return next((r for r in _in_line(one, records) if r.number < generation), None)
-    return None
-
-
 def roll_back(
     engine: Engine,
     folder: Path,

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from indexer.catalog.reading import generation_records, next_generation_id
 from indexer.errors import StorageError
 from indexer.generations.backends import FAISS, Backend
-from indexer.generations.files import ASIDE
+from indexer.generations.files import ASIDE, placed_by_restore
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +50,14 @@ def leftovers(engine: Engine, folder: Path) -> Recovered:
     discarded: list[str] = []
     strange: list[str] = []
     there: set[int] = set()
+    placed = placed_by_restore(folder)
     for name in _names_in(folder):
         number = int(name) if name.isascii() and name.isdecimal() else None
         if number in rows and name == str(number):
             there.add(number)
-        elif name.startswith(ASIDE) or (name == str(number) and 0 < (number or 0) <= last):
+        elif name.startswith(ASIDE) or (
+            name == str(number) and (0 < (number or 0) <= last or number in placed)
+        ):
             discarded.append(name)
         else:
             strange.append(name)
@@ -76,7 +79,8 @@ def recover(engine: Engine, folder: Path, backend: Backend = FAISS) -> Recovered
         StorageError: If something cannot be read or removed (``write-failed``).
     """
     found = leftovers(engine, folder)
-    for name in found.discarded:
+    # Last of all that by which the others are known.
+    for name in reversed(found.discarded):
         try:
             shutil.rmtree(folder / name)
         except FileNotFoundError:

@@ -108,7 +108,8 @@ def is_current(engine: Engine, folder: Path, space: SpaceRecord, backend: Backen
     with snapshot(engine) as connection:
         manifest = Manifest.from_dict(get_generation(connection, space.current_generation_id))
         extent = current_extent(connection, space.id)
-        unchanged = last_change(connection) == manifest.last_change
+        # Without a log, as before there was one, only the rows tell.
+        unchanged = 0 < last_change(connection) == manifest.last_change
     same = unchanged or extent == (manifest.rows, manifest.last_id)
     return same and _is_intact(folder, manifest, backend)
 

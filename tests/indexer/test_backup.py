@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from indexer.catalog.database import connect, downgrade, schema_status
 from indexer.catalog.tables import Clustering, Embedding, EmbeddingSpace, Generation
 from indexer.clusters.making import make_clusters
 from indexer.errors import ConflictError, InvalidInputError, StorageError
+from indexer.generations.recovery import recover
 from indexer.generations.store import rebuild
 from indexer.lock import only_writer
 from indexer.progress import Silent
@@ -147,8 +149,13 @@ def test_a_backup_of_an_earlier_schema_is_upgraded_when_it_is_restored(
     restore(there, tmp_path / "backup")
     with opened(there) as engine:
         assert schema_status(engine) == "current"
-    # Which is as far as that schema knew them.
-    assert rows_of(there) == rows | {"changes": []}
+    found = rows_of(there)
+    last = max(one["id"] for one in rows.pop("changes"))
+    # That schema has no log, so anything may have changed since.
+    since = found.pop("changes")
+    assert min(one["id"] for one in since) > last
+    assert {one["parcel_id"] for one in since} >= {one["id"] for one in rows["parcels"]}
+    assert found == rows
     with searching(there) as searcher:
         assert len(searcher.similar_by_id("field-01").matches) == 3
 
@@ -335,6 +342,14 @@ def test_where_a_disk_is_mounted_a_folder_in_it_is_asked_for(index: Settings) ->
         back_up(index, Path("/proc"))
 
 
+@pytest.mark.parametrize("place", ["", "2", "backup/of/today"])
+def test_a_backup_among_the_generations_is_refused_as_writers_clear_away_there(
+    index: Settings, place: str
+) -> None:
+    with pytest.raises(InvalidInputError, match="name one outside"):
+        back_up(index, index.generations_dir / place)
+
+
 def test_two_backups_into_one_folder_do_not_mix(index: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "backup"
 
@@ -408,6 +423,70 @@ def test_a_damaged_backup_leaves_the_index_that_it_should_replace(
     with pytest.raises(StorageError):
         restore(index, copied, replace=True)
     assert answers_of(index) == before
+
+
+def folders_of(settings: Settings) -> set[str]:
+    return {path.name for path in settings.generations_dir.iterdir()}
+
+
+@contextmanager
+def full_disk(name: str) -> Iterator[None]:
+    """A disk that fills where a restore switches the catalog."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"indexer.backup.restoring.{name}", refuse)
+        yield
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_disk_that_fills_while_another_index_is_replaced_leaves_that_index_alone(
+    home: Home, backup: Path, kind: str
+) -> None:
+    other = home(kind, "other")
+    plant(other, [field(number) for number in range(3)])
+    before = folders_of(other)
+    with full_disk("copy_rows"), pytest.raises(StorageError) as caught:
+        restore(other, backup, replace=True)
+    assert caught.value.kind == "disk-full"
+    with opened(other) as engine:
+        # A server may have committed without having told, so there it is the next writer's matter.
+        if kind == "postgresql":
+            recover(engine, other.generations_dir)
+    assert folders_of(other) == before
+
+
+def test_after_a_disk_was_full_an_empty_place_is_filled_by_the_same_command(
+    backup: Path, tmp_path: Path, planted: Settings
+) -> None:
+    there = settings_in(tmp_path / "there")
+    with full_disk("_leave_one_file"), pytest.raises(StorageError):
+        restore(there, backup)
+    assert folders_of(there) == set()
+    restore(there, backup)
+    assert answers_of(there) == answers_of(planted)
+
+
+def test_the_next_writer_clears_away_what_a_killed_restore_put_in_place(
+    backup: Path, tmp_path: Path
+) -> None:
+    other = settings_in(tmp_path / "other")
+    plant(other, [field(number) for number in range(3)])
+    before = folders_of(other)
+    child = os.fork()
+    if child == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("indexer.backup.restoring.copy_rows", lambda *_: os._exit(9))
+            restore(other, backup, replace=True)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    # Numbers that this database never gave.
+    assert len(folders_of(other)) > len(before) + 1
+    with opened(other) as engine:
+        recover(engine, other.generations_dir)
+    assert folders_of(other) == before
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "file"])

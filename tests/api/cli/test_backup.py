@@ -32,7 +32,7 @@ def test_an_index_is_moved_by_a_backup_and_a_restore(
     ran = parcelle("backup", tmp_path / "backup")
     assert ran.exit_code == 0
     assert ran.stdout.startswith(
-        f"{tmp_path / 'backup'}: 6 parcels, 6 embeddings and 1 generations in "
+        f"{tmp_path / 'backup'}: 6 parcels, 6 embeddings and 1 generation in "
     )
     assert "copying the catalog" in ran.stderr
     monkeypatch.setenv("PARCELLE_DATA_DIR", str(tmp_path / "elsewhere"))
@@ -110,3 +110,17 @@ def test_where_there_is_no_index_a_backup_makes_nothing(parcelle: Parcelle, tmp_
     assert ran.exit_code == 1
     assert "[database-empty]" in ran.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("index")
+def test_a_restore_names_what_answers_and_not_what_is_kept_beside_it(
+    parcelle: Parcelle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parcelle("generations", "rebuild")
+    ran = parcelle("backup", tmp_path / "backup")
+    assert " and 2 generations in " in ran.stdout
+    monkeypatch.setenv("PARCELLE_DATA_DIR", str(tmp_path / "elsewhere"))
+    assert parcelle("restore", tmp_path / "backup").stdout.endswith("answered by generation 2.\n")
+    ran = parcelle("restore", tmp_path / "backup", "--replace")
+    # Those of the backup, 1 and 2, are numbered above those that were there.
+    assert ran.stdout.endswith("answered by generation 4.\n")
