@@ -396,7 +396,8 @@ _locks: Final[set[_FolderLock | _SessionLock]] = set()
 
 def _forget_locks() -> None:
     for lock in _locks:
-        with suppress(OSError, DBAPIError):
+        # Whatever is wrong with one, such as a connection that broke, the others are let go.
+        with suppress(Exception):
             lock.forget()
     _locks.clear()
 

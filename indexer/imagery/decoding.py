@@ -189,6 +189,12 @@ class DecodingWorker:
             self._end()
             _log.warning("The process that reads uploads answered nonsense: %r", error)
             raise _undecodable(name, "the process that reads it was lost over it") from None
+        except ImageryError:
+            raise
+        except BaseException:
+            # What it has not said yet must never be taken for its answer about the next image.
+            self._end()
+            raise
 
     def _ready(self) -> "_Process":
         """The process, or a new one where it is worn out or ended while nobody asked it."""
@@ -220,7 +226,7 @@ class _Process:
         try:
             head, _ = process.receive(time.monotonic() + _START_TIMEOUT_S)
             _log.debug("A process for uploads: %s", head)
-        except _LostError:
+        except (_LostError, ValueError):
             cause = process.end()
             raise _LostError(f"{cause}; {process.last_words}") from None
         return process

@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -331,6 +332,30 @@ def test_a_forked_child_does_not_end_the_session_of_its_parent(shared: Settings)
             os._exit(0)
         os.waitpid(child, 0)
         held.still_held()
+
+
+def test_a_child_that_is_forked_after_the_session_broke_holds_nothing(
+    shared: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as ending, opened(shared) as engine:
+        held = ending.enter_context(only_writer(shared, engine, doing="reindex"))
+        end_sessions_of_writers(engine)
+        with pytest.raises(ConflictError):
+            held.still_held()
+        with monkeypatch.context() as patch:
+            # The broken one first, of a set that has no order.
+            patch.setattr("indexer.lock._locks", [held._session, held._folder])
+            child = os.fork()
+            if child == 0:
+                time.sleep(60)
+                os._exit(0)
+        try:
+            ending.close()
+            with only_writer(shared, engine, doing="reindex"):
+                pass
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def test_the_database_is_free_again_at_the_end(shared: Settings, tmp_path: Path) -> None:

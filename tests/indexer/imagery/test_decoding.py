@@ -215,6 +215,23 @@ def test_a_process_that_hangs_is_given_up_and_replaced(
     assert worker.pid != first
 
 
+def test_half_an_answer_is_never_taken_for_that_about_the_next_image(
+    lost: Callable[..., DecodingWorker], image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = lost()
+    first = worker.decode(image, NAME, OPTIONS)
+
+    def refuse(*_: object) -> bytes:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.imagery.decoding._receive", refuse)
+        with pytest.raises(MemoryError):
+            worker.decode(image, "another.tif", OPTIONS)
+    assert worker.pid is None
+    assert worker.decode(image, NAME, OPTIONS).scene == first.scene
+
+
 def test_a_worn_out_process_is_replaced(
     lost: Callable[..., DecodingWorker], image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
