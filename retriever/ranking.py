@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from indexer.errors import StorageError
 from retriever import statements
 from retriever.described import DescribedRow, describe_rows
 from retriever.explanation import explained
@@ -61,16 +62,25 @@ def rank(
     for attempt in count():
         catalog = SpaceCatalog(connection, generation.space_id)
         begun = time.perf_counter()
-        found = nearest(
-            generation,
-            vector,
-            k,
-            where=where,
-            catalog=catalog,
-            recall=asking.recall,
-            observations=asking.observations,
-            without=left_out,
-        )
+        try:
+            found = nearest(
+                generation,
+                vector,
+                k,
+                where=where,
+                catalog=catalog,
+                recall=asking.recall,
+                observations=asking.observations,
+                without=left_out,
+            )
+        except StorageError:
+            # A collection of Milvus is dropped with its generation; files that are open stay.
+            later = generation.latest()
+            if later is None or later.number == generation.number or attempt >= _ATTEMPTS:
+                raise
+            generation = later
+            statements.renew(connection)
+            continue
         searched = time.perf_counter()
         described = describe_rows(connection, found.ids.tolist())
         if len(described) == len(found.ids):

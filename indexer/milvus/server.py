@@ -100,7 +100,12 @@ class MilvusServer:
                 server_manager_instance.release_server(self._uri)
 
     def call(
-        self, method: str, *args: object, seconds: float | None = None, **kwargs: object
+        self,
+        method: str,
+        *args: object,
+        seconds: float | None = None,
+        loaded: bool = False,
+        **kwargs: object,
     ) -> Any:  # noqa: ANN401 - whatever Milvus answers
         """Call a method of ``pymilvus.MilvusClient``.
 
@@ -108,6 +113,7 @@ class MilvusServer:
             method: Its name.
             args: Its arguments.
             seconds: What it may take; None for what is usual.
+            loaded: The collection was loaded a moment ago.
             kwargs: Its arguments.
 
         Raises:
@@ -123,10 +129,11 @@ class MilvusServer:
         except MilvusException as error:
             if error.code == _COLLECTION_NOT_FOUND:
                 raise self._missing(error.message) from error
-            if error.code == _COLLECTION_NOT_LOADED and method in ("search", "query"):
+            forgotten = error.code == _COLLECTION_NOT_LOADED and not loaded
+            if forgotten and method in ("search", "query"):
                 # Milvus Lite forgets what was loaded when it is started anew.
                 self.load(str(args[0]))
-                return self.call(method, *args, seconds=seconds, **kwargs)
+                return self.call(method, *args, seconds=seconds, loaded=True, **kwargs)
             raise self._unreachable(error.message) from error
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else error
@@ -154,7 +161,13 @@ class MilvusServer:
         if self.is_file:
             Path(self._uri).parent.mkdir(parents=True, exist_ok=True)
         try:
-            return MilvusClient(self._uri, token=self._token, timeout=self._seconds, dedicated=True)
+            return MilvusClient(
+                self._uri,
+                token=self._token,
+                timeout=self._seconds,
+                dedicated=True,
+                grpc_options={"grpc.max_reconnect_backoff_ms": _MOST_MS_APART},
+            )
         except MilvusException as error:
             if self.is_file:
                 raise self._file_unusable(error) from error

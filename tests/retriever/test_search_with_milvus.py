@@ -1,13 +1,19 @@
 """The same questions to the same parcels, whose vectors lie in files and in Milvus."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from indexer.catalog.database import connect
+from indexer.generations.history import prune
 from indexer.milvus.backend import MilvusBackend
+from indexer.milvus.index import MilvusIndex
+from indexer.row_sets import RowSet
 from indexer.settings import Settings
+from indexer.vector_index.index import Found
 from retriever.cql2.expression import Expression
 from retriever.queries import Bbox, Interval, ParcelFilter
 from retriever.results import Matches
@@ -187,3 +193,30 @@ def test_what_is_committed_since_is_found_and_what_is_deleted_is_not(
         assert searcher.similar_by_vector(VECTORS[44], k=1).matches[0].parcel_id == "p044"
         assert searcher.similar_by_vector(VECTORS[44], k=1).generation == 2
     MilvusBackend.of(milvus).server.close()
+
+
+def test_a_question_whose_collection_is_dropped_meanwhile_is_put_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = in_milvus(settings_in(tmp_path))
+    plant(settings, [Seen("a", VECTORS[0]), Seen("b", VECTORS[1])])
+    overtaken: list[bool] = []
+    search = MilvusIndex.search
+
+    def late(
+        index: MilvusIndex, query: FloatArray, k: int, *, recall: float, live: RowSet | None
+    ) -> Found:
+        if not overtaken:
+            overtaken.append(True)
+            plant(settings, [Seen("c", VECTORS[2])])
+            engine = connect(settings)
+            prune(engine, settings.generations_dir, 1, backend=MilvusBackend.of(settings))
+            engine.dispose()
+        return search(index, query, k, recall=recall, live=live)
+
+    with searching(settings) as searcher:
+        searcher.similar_by_id("a")
+        monkeypatch.setattr(MilvusIndex, "search", late)
+        found = searcher.similar_by_id("a")
+    assert {match.parcel_id for match in found.matches} == {"b", "c"}
+    MilvusBackend.of(settings).server.close()
