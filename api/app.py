@@ -137,7 +137,7 @@ def _layers(settings: ApiSettings, counted: Metrics) -> list[Middleware]:
     return [
         Middleware(Observation, counted),
         Middleware(SecurityHeaders),
-        *_for_other_origins(settings.cors_origins),
+        *_for_other_origins(settings),
         *_for_own_hosts(settings),
         Middleware(Capacity, settings.max_concurrent_requests),
         Middleware(TimeLimit, settings.request_timeout_s),
@@ -148,13 +148,15 @@ def _layers(settings: ApiSettings, counted: Metrics) -> list[Middleware]:
     ]
 
 
-def _for_other_origins(origins: tuple[str, ...]) -> list[Middleware]:
-    if not origins:
+def _for_other_origins(settings: ApiSettings) -> list[Middleware]:
+    if not settings.cors_origins:
         return []
+    # Without keys, whatever page is open in somebody's browser could change something.
+    changing = ("PUT", "DELETE") if settings.api_keys else ()
     cors = Middleware(
         CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+        allow_origins=settings.cors_origins,
+        allow_methods=("GET", "HEAD", "POST", *changing),
         allow_headers=("Authorization", "X-API-Key", "X-Request-ID", "If-None-Match"),
         expose_headers=("ETag", "Retry-After", "X-Request-ID"),
     )

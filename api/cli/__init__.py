@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValidationError as error:
         for problem in error.errors():
             name = "_".join(str(part) for part in problem["loc"]).upper()
-            tell(f"Error [invalid-setting]: PARCELLE_{name}: {problem['msg']}")
+            found = problem["msg"].removeprefix("Value error, ").removeprefix(f"PARCELLE_{name}: ")
+            tell(f"Error [invalid-setting]: PARCELLE_{name}: {found}")
         sys.exit(EXIT_USAGE)
     except OSError as error:
         logging.getLogger(__name__).debug("operating system error", exc_info=True)

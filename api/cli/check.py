@@ -78,7 +78,10 @@ def _database(settings: Settings) -> Iterator[Found]:
     try:
         if not database_exists(settings):
             yield Found(
-                "database", False, f"{settings.resolved_database_url} is not there; run reindex"
+                "database",
+                False,
+                f"{settings.resolved_database_url} is not there; run parcelle reindex, or point "
+                "PARCELLE_DATA_DIR or PARCELLE_DATABASE_URL at the right one",
             )
             return
         engine = connect(settings)
@@ -135,7 +138,7 @@ def _writer(settings: Settings, engine: "Engine") -> Found:
     from indexer.lock import find_writer
 
     writer = find_writer(settings, engine)
-    return Found("writer", True, "nobody writes" if writer is None else f"{writer} writes")
+    return Found("writer", True, "nobody writes" if writer is None else f"now {writer}")
 
 
 def _milvus(settings: Settings, engine: "Engine") -> Iterator[Found]:
@@ -157,7 +160,7 @@ def _milvus(settings: Settings, engine: "Engine") -> Iterator[Found]:
     except ParcelleError as error:
         yield Found("milvus", False, error.message)
         return
-    held = f"the vectors of {len(kept)} generations"
+    held = f"the vectors of {len(kept)} generation{'' if len(kept) == 1 else 's'}"
     yield Found("milvus", True, f"Milvus {version} at {backend.server.address} holds {held}")
 
 
@@ -201,17 +204,16 @@ def _leftovers(settings: Settings, engine: "Engine") -> Found:
     from indexer.lock import find_writer
 
     name, folder = "leftovers", settings.generations_dir
-    found = leftovers(engine, folder)
+    found, told = leftovers(engine, folder), []
     if found.missing:
         numbers = ", ".join(map(str, found.missing))
-        detail = f"{folder}: the files of generation {numbers} are gone; run parcelle generations"
-        return Found(name, True, f"{detail} rebuild", warning=True)
+        told.append(f"the files of generation {numbers} are gone; run parcelle generations rebuild")
     if found.strange:
-        detail = f"{folder}: nobody knows {', '.join(found.strange)}; look at it and move it away"
-        return Found(name, True, detail, warning=True)
+        told.append(f"nobody knows {', '.join(found.strange)}; look at it and move it away")
     if found.discarded and find_writer(settings, engine) is None:
-        left = ", ".join(found.discarded)
-        return Found(name, True, f"{folder}: {left}; the next writer clears them away", True)
+        told.append(f"{', '.join(found.discarded)}; the next writer clears them away")
+    if told:
+        return Found(name, True, f"{folder}: {'. '.join(told)}", warning=True)
     return Found(name, True, "none")
 
 

@@ -303,7 +303,9 @@ def rollback(
 def prune(
     keep: Annotated[
         int,
-        typer.Option("--keep", min=1, help="Generations to keep of each index; 1: who answer."),
+        typer.Option(
+            "--keep", min=1, help="Generations to keep of each index: 1 for what answers only."
+        ),
     ] = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     as_json: options.AsJson = False,
@@ -311,23 +313,30 @@ def prune(
     """Forget earlier generations, with their files. Vectors stay in the database.
 
     Every publication does the same, and keeps two. What somebody has open is read to its end.
+    What was rolled back from stays until the next publication, to go forth to again.
 
     For example:
 
       parcelle generations prune --keep 1 --dry-run
     """
+    from indexer.catalog.database import opened_catalog
     from indexer.generations.backends import backend_of
     from indexer.generations.history import prune as run
 
-    with _writing("prune") as (settings, engine, held):
-        gone = run(
-            engine,
-            settings.generations_dir,
-            keep,
-            dry_run=dry_run,
-            backend=backend_of(settings),
-            guard=held.still_held,
-        )
+    if dry_run:
+        # Only looks, so others may write meanwhile, and what they left stays.
+        settings = Settings()
+        with opened_catalog(settings) as engine:
+            gone = run(engine, settings.generations_dir, keep, dry_run=True)
+    else:
+        with _writing("prune") as (settings, engine, held):
+            gone = run(
+                engine,
+                settings.generations_dir,
+                keep,
+                backend=backend_of(settings),
+                guard=held.still_held,
+            )
     if as_json:
         told = [{"generation": one.generation, "bytes": one.bytes} for one in gone]
         say_json({"pruned": told, "dry_run": dry_run})

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,29 @@ def test_prune_forgets_what_was_before(parcelle: Parcelle, twice: Settings) -> N
     assert not (twice.generations_dir / "1").exists()
     assert parcelle("generations", "prune").stdout == "Nothing is to be pruned.\n"
     assert parcelle("generations", "prune", "--keep", "0").exit_code == 2
+
+
+def test_prune_that_only_looks_clears_nothing_away_and_waits_for_nobody(
+    parcelle: Parcelle, twice: Settings
+) -> None:
+    (twice.generations_dir / ".building-3").mkdir()
+    with opened_catalog(twice) as engine, only_writer(twice, engine, doing="reindex"):
+        ran = parcelle("generations", "prune", "--keep", "1", "--dry-run")
+        told = parcelle("check").stdout
+    assert ran.exit_code == 0, ran.stderr
+    assert "Generation 1 would be gone" in ran.stdout
+    assert {path.name for path in twice.generations_dir.iterdir()} == {"1", "2", ".building-3"}
+    assert "writer: now parcelle reindex (process " in told
+
+
+def test_check_tells_of_all_that_lies_about(parcelle: Parcelle, twice: Settings) -> None:
+    for name in (".building-3", "notes"):
+        (twice.generations_dir / name).mkdir()
+    shutil.rmtree(twice.generations_dir / "1")
+    told = parcelle("check").stdout
+    assert "the files of generation 1 are gone; run parcelle generations rebuild. " in told
+    assert "nobody knows notes; look at it and move it away. " in told
+    assert ".building-3; the next writer clears them away" in told
 
 
 def test_verify_reads_what_is_kept_too(parcelle: Parcelle, twice: Settings) -> None:

@@ -34,6 +34,7 @@ def test_check_fails_where_there_is_no_database(parcelle: Parcelle) -> None:
     ran = parcelle("check")
     assert ran.exit_code == 1
     assert "FAILED  database" in ran.stdout
+    assert "point PARCELLE_DATA_DIR or PARCELLE_DATABASE_URL at the right one" in ran.stdout
 
 
 def test_check_finds_a_damaged_index_and_rebuild_mends_it_from_sql(
