@@ -1,10 +1,15 @@
 """Keys: read from entries, known by digests, told apart by scopes."""
 
 import hashlib
+import re
+from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 
+from api.app import create_app
 from api.keys import ApiKey, find_key, new_key, read_keys
+from api.settings import ApiSettings
 
 # FIPS 180-4 example: SHA-256 of "abc".
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -73,3 +78,21 @@ def test_write_includes_read_and_read_nothing_else() -> None:
 def test_an_entry_that_can_be_no_key_is_named_by_its_number(entry: str) -> None:
     with pytest.raises(ValueError, match="entry 2"):
         read_keys(f"first,{entry}")
+
+
+def test_every_route_that_changes_something_asks_for_a_key_that_may_write(tmp_path: Path) -> None:
+    app = create_app(ApiSettings(data_dir=tmp_path, database_url="", api_keys="read:reader"))
+    routes = [
+        (method, path)
+        for path, operations in app.openapi()["paths"].items()
+        for method in operations
+    ]
+    # It only asks; the body is too long for an address.
+    assert [path for method, path in routes if method == "post"] == ["/search"]
+    changing = [one for one in routes if one[0] not in ("get", "post")]
+    assert changing
+    with TestClient(app) as client:
+        for method, path in changing:
+            place = re.sub(r"\{[^}]*\}", "1", path)
+            answer = client.request(method, place, headers={"X-API-Key": "reader"}, json={})
+            assert answer.status_code == 403, (method, path)

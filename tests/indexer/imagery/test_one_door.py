@@ -10,6 +10,10 @@ ROOT = Path(__file__).parents[3]
 PACKAGES = ("indexer", "retriever", "api")
 DOOR = Path("indexer/imagery/rasters.py")
 
+PARCEL_DOORS = {Path("indexer/parcels/formats.py"), Path("indexer/parcels/geoparquet.py")}
+
+_PARCEL_READERS = ("pyogrio", "geopandas", "fiona", "ogr", "shapefile")
+
 _OTHER_READERS = ("gdal", "osgeo", "rioxarray", "tifffile", "imageio", "cv2", "stackstac", "fiona")
 
 
@@ -75,3 +79,19 @@ def test_every_raster_is_opened_by_a_driver_that_is_named() -> None:
         for call in calls
         if ast.unparse(call.func) == "rasterio.open"
     )
+
+
+def test_parcels_files_are_opened_in_one_place_as_well() -> None:
+    found = {
+        path
+        for path, module in modules()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+        )
+        if name.partition(".")[0] in _PARCEL_READERS
+    }
+    assert found == PARCEL_DOORS
