@@ -458,6 +458,7 @@ def test_a_disk_that_fills_while_another_index_is_replaced_leaves_that_index_alo
     assert folders_of(other) == before
 
 
+@matter_of_sqlite("its file is what fills the disk")
 def test_after_a_disk_was_full_an_empty_place_is_filled_by_the_same_command(
     backup: Path, tmp_path: Path, planted: Settings
 ) -> None:
